@@ -1,0 +1,279 @@
+/* params.c - the parameter table of a run: names, element counts, baseline flags, refusals, in the trainer's order. */
+#include "config.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "protocol/hash.h"
+#include "protocol/limits.h"
+#include "protocol/mask.h"
+#include "protocol/params.h"
+#include "protocol/text.h"
+
+/* Strings live in chunks that never move, so that struct fz_param may point into them while the table grows. */
+struct chunk {
+  struct chunk *next;
+  size_t used, size;
+  char bytes[];
+};
+
+enum { CHUNK_SIZE = 64 * 1024 };
+
+struct fz_params {
+  size_t n_refs;
+  bool sealed;
+  size_t n, n_allocated;
+  struct fz_param *items;
+  uint32_t *sorted; /* indexes in the order of the names */
+  uint64_t *baseline;
+  uint64_t elements, layout_hash, baseline_hash;
+  size_t n_bytes; /* of all names and codes, charged against FZ_PARAM_BYTES_MAX */
+  struct chunk *chunks;
+};
+
+int fz_params_new(fz_params **ret_params) {
+  fz_params *params = calloc(1, sizeof(*params));
+  if (!params)
+    return -ENOMEM;
+  params->n_refs = 1;
+  *ret_params = params;
+  return 0;
+}
+
+fz_params *fz_params_ref(fz_params *params) {
+  params->n_refs++;
+  return params;
+}
+
+fz_params *fz_params_unref(fz_params *params) {
+  if (!params || --params->n_refs > 0)
+    return NULL;
+  while (params->chunks) {
+    struct chunk *next = params->chunks->next;
+    free(params->chunks);
+    params->chunks = next;
+  }
+  free(params->items);
+  free(params->sorted);
+  free(params->baseline);
+  free(params);
+  return NULL;
+}
+
+/* Makes sure that the newest chunk has room for `size` bytes, so that what follows cannot fail. */
+static int reserve_bytes(fz_params *params, size_t size) {
+  if (params->chunks && params->chunks->size - params->chunks->used >= size)
+    return 0;
+  const size_t room = size > CHUNK_SIZE ? size : CHUNK_SIZE;
+  struct chunk *chunk = malloc(sizeof(*chunk) + room);
+  if (!chunk)
+    return -ENOMEM;
+  *chunk = (struct chunk){.next = params->chunks, .size = room};
+  params->chunks = chunk;
+  return 0;
+}
+
+static int reserve_item(fz_params *params) {
+  if (params->n < params->n_allocated)
+    return 0;
+  const size_t n = params->n_allocated ? params->n_allocated * 2 : 64;
+  struct fz_param *items = realloc(params->items, n * sizeof(*items));
+  if (!items)
+    return -ENOMEM;
+  params->items = items;
+  params->n_allocated = n;
+  return 0;
+}
+
+static const char *keep(fz_params *params, const char *text, size_t length) {
+  struct chunk *chunk = params->chunks;
+  char *copy = chunk->bytes + chunk->used;
+  memcpy(copy, text, length);
+  copy[length] = '\0';
+  chunk->used += length + 1;
+  params->n_bytes += length + 1;
+  return copy;
+}
+
+static bool is_code(const char *code) {
+  const size_t length = strnlen(code, FZ_CODE_MAX + 1);
+  if (length == 0 || length > FZ_CODE_MAX)
+    return false;
+  return strspn(code, "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_") == length;
+}
+
+/* Models refuse thousands of parameters for one reason: a code equal to that of the parameter before is not copied. */
+static const char *keep_code(fz_params *params, const char *code, const char *before) {
+  if (!code)
+    return NULL;
+  if (before && strcmp(before, code) == 0)
+    return before;
+  return keep(params, code, strlen(code));
+}
+
+int fz_params_add(fz_params *params, const char *name, size_t name_length, uint64_t elements, bool requires_grad,
+                  const char *may_freeze, const char *may_train) {
+  assert(!params->sealed);
+  if (name_length == 0 || name_length > FZ_PARAM_NAME_MAX || !fz_text_is_clean(name, name_length))
+    return -EINVAL;
+  if (elements > FZ_INT_MAX || (may_freeze && !is_code(may_freeze)) || (may_train && !is_code(may_train)))
+    return -EINVAL;
+  const size_t most = name_length + 1 + 2 * (FZ_CODE_MAX + 1);
+  if (params->n >= FZ_PARAMS_MAX || params->n_bytes + most > FZ_PARAM_BYTES_MAX)
+    return -E2BIG;
+  int r = reserve_bytes(params, most);
+  if (r == 0)
+    r = reserve_item(params);
+  if (r < 0)
+    return r;
+
+  const struct fz_param *before = params->n ? &params->items[params->n - 1] : NULL;
+  const struct fz_param added = {
+    .name = keep(params, name, name_length),
+    .name_length = name_length,
+    .elements = elements,
+    .requires_grad = requires_grad,
+    .may_freeze = keep_code(params, may_freeze, before ? before->may_freeze : NULL),
+    .may_train = keep_code(params, may_train, before ? before->may_train : NULL),
+  };
+  params->items[params->n++] = added;
+  params->elements = params->elements > UINT64_MAX - elements ? UINT64_MAX : params->elements + elements;
+  return 0;
+}
+
+static int compare_bytes(const char *a, size_t a_length, const char *b, size_t b_length) {
+  const int order = memcmp(a, b, a_length < b_length ? a_length : b_length);
+  if (order)
+    return order;
+  return (a_length > b_length) - (a_length < b_length);
+}
+
+/* Equal names stay in the order of their indexes, so that the later one is the duplicate. */
+static int compare_names(const void *a, const void *b, void *items) {
+  const uint32_t i = *(const uint32_t *)a, j = *(const uint32_t *)b;
+  const struct fz_param *p = (const struct fz_param *)items + i, *q = (const struct fz_param *)items + j;
+  const int order = compare_bytes(p->name, p->name_length, q->name, q->name_length);
+  return order ? order : (i > j) - (i < j);
+}
+
+/* The lowest index whose name stood before, or the count. */
+static size_t find_duplicate(const fz_params *params, const uint32_t *sorted) {
+  size_t first = params->n;
+  for (size_t k = 1; k < params->n; k++) {
+    const struct fz_param *p = &params->items[sorted[k - 1]], *q = &params->items[sorted[k]];
+    if (sorted[k] < first && compare_bytes(p->name, p->name_length, q->name, q->name_length) == 0)
+      first = sorted[k];
+  }
+  return first;
+}
+
+static uint64_t hash_code(uint64_t hash, const char *code) {
+  return code ? fz_hash_string(hash, code, strlen(code)) : fz_hash_string(hash, "", 0);
+}
+
+static void hash_all(fz_params *params) {
+  uint64_t layout = fz_hash_number(FZ_HASH_START, params->n), baseline = layout;
+  for (size_t i = 0; i < params->n; i++) {
+    const struct fz_param *p = &params->items[i];
+    layout = fz_hash_number(fz_hash_string(layout, p->name, p->name_length), p->elements);
+    baseline = fz_hash_number(baseline, p->requires_grad);
+    baseline = hash_code(hash_code(baseline, p->may_freeze), p->may_train);
+  }
+  params->layout_hash = layout;
+  params->baseline_hash = baseline;
+}
+
+int fz_params_seal(fz_params *params, size_t *ret_duplicate) {
+  assert(!params->sealed);
+  /* One element more than needed: an empty table has arrays too. */
+  uint32_t *sorted = malloc((params->n + 1) * sizeof(*sorted));
+  uint64_t *baseline = calloc(fz_mask_words(params->n) + 1, sizeof(*baseline));
+  if (!sorted || !baseline) {
+    free(sorted);
+    free(baseline);
+    return -ENOMEM;
+  }
+  for (size_t i = 0; i < params->n; i++) {
+    sorted[i] = (uint32_t)i;
+    fz_mask_put(baseline, i, params->items[i].requires_grad);
+  }
+  if (params->n > 1)
+    qsort_r(sorted, params->n, sizeof(*sorted), compare_names, params->items);
+  const size_t duplicate = find_duplicate(params, sorted);
+  if (duplicate < params->n) {
+    free(sorted);
+    free(baseline);
+    if (ret_duplicate)
+      *ret_duplicate = duplicate;
+    return -EEXIST;
+  }
+  params->sorted = sorted;
+  params->baseline = baseline;
+  hash_all(params);
+  params->sealed = true;
+  return 0;
+}
+
+size_t fz_params_count(const fz_params *params) { return params->n; }
+
+const struct fz_param *fz_params_get(const fz_params *params, size_t index) {
+  assert(index < params->n);
+  return &params->items[index];
+}
+
+uint64_t fz_params_elements(const fz_params *params) { return params->elements; }
+
+uint64_t fz_params_layout_hash(const fz_params *params) {
+  assert(params->sealed);
+  return params->layout_hash;
+}
+
+uint64_t fz_params_baseline_hash(const fz_params *params) {
+  assert(params->sealed);
+  return params->baseline_hash;
+}
+
+const uint64_t *fz_params_baseline(const fz_params *params) {
+  assert(params->sealed);
+  return params->baseline;
+}
+
+/* Position of the first name that is not below `text`; with `after_prefix`, of the first beyond those it begins. */
+static size_t lower_bound(const fz_params *params, const char *text, size_t length, bool after_prefix) {
+  size_t low = 0, high = params->n;
+  while (low < high) {
+    const size_t middle = low + (high - low) / 2;
+    const struct fz_param *p = &params->items[params->sorted[middle]];
+    const size_t compared = after_prefix && p->name_length > length ? length : p->name_length;
+    const int order = compare_bytes(p->name, compared, text, length);
+    if (order < 0 || (after_prefix && order == 0))
+      low = middle + 1;
+    else
+      high = middle;
+  }
+  return low;
+}
+
+size_t fz_params_find(const fz_params *params, const char *name, size_t name_length) {
+  assert(params->sealed);
+  const size_t position = lower_bound(params, name, name_length, false);
+  if (position == params->n)
+    return params->n;
+  const size_t index = params->sorted[position];
+  const struct fz_param *p = &params->items[index];
+  return compare_bytes(p->name, p->name_length, name, name_length) == 0 ? index : params->n;
+}
+
+void fz_params_prefix_range(const fz_params *params, const char *prefix, size_t length, size_t *ret_first,
+                            size_t *ret_end) {
+  assert(params->sealed);
+  *ret_first = lower_bound(params, prefix, length, false);
+  *ret_end = lower_bound(params, prefix, length, true);
+}
+
+size_t fz_params_sorted(const fz_params *params, size_t position) {
+  assert(params->sealed && position < params->n);
+  return params->sorted[position];
+}
