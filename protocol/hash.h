@@ -7,8 +7,7 @@
 
 /*
  * A check that two processes mean the same thing, not a defence against somebody who seeks collisions: all parties run
- * as one user. Strings go in with their length first, so that ("ab", "c") and ("a", "bc") differ; numbers go in as
- * eight bytes, lowest first. PROTOCOL.md relies on this, byte for byte.
+ * as one user. PROTOCOL.md says which bytes go in; numbers go in as eight bytes, lowest first.
  */
 #define FZ_HASH_START UINT64_C(0xcbf29ce484222325)
 
@@ -24,10 +23,6 @@ static inline uint64_t fz_hash_number(uint64_t hash, uint64_t value) {
   for (size_t i = 0; i < sizeof(bytes); i++)
     bytes[i] = (unsigned char)(value >> (8 * i));
   return fz_hash_bytes(hash, bytes, sizeof(bytes));
-}
-
-static inline uint64_t fz_hash_string(uint64_t hash, const char *text, size_t length) {
-  return fz_hash_bytes(fz_hash_number(hash, length), text, length);
 }
 
 #endif

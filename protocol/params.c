@@ -169,17 +169,20 @@ static size_t find_duplicate(const fz_params *params, const uint32_t *sorted) {
   return first;
 }
 
-static uint64_t hash_code(uint64_t hash, const char *code) {
-  return code ? fz_hash_string(hash, code, strlen(code)) : fz_hash_string(hash, "", 0);
+/* With the zero byte behind it, which no string holds: so ("ab", "c") and ("a", "bc") differ. */
+static uint64_t hash_text(uint64_t hash, const char *text) {
+  return text ? fz_hash_bytes(hash, text, strlen(text) + 1) : fz_hash_bytes(hash, "", 1);
 }
 
+/* Byte for byte what PROTOCOL.md says of `layout` and `baseline`. */
 static void hash_all(fz_params *params) {
-  uint64_t layout = fz_hash_number(FZ_HASH_START, params->n), baseline = layout;
+  uint64_t layout = FZ_HASH_START, baseline = FZ_HASH_START;
   for (size_t i = 0; i < params->n; i++) {
     const struct fz_param *p = &params->items[i];
-    layout = fz_hash_number(fz_hash_string(layout, p->name, p->name_length), p->elements);
-    baseline = fz_hash_number(baseline, p->requires_grad);
-    baseline = hash_code(hash_code(baseline, p->may_freeze), p->may_train);
+    const unsigned char flag = p->requires_grad;
+    layout = fz_hash_number(hash_text(layout, p->name), p->elements);
+    baseline = fz_hash_bytes(baseline, &flag, 1);
+    baseline = hash_text(hash_text(baseline, p->may_freeze), p->may_train);
   }
   params->layout_hash = layout;
   params->baseline_hash = baseline;
