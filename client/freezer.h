@@ -68,23 +68,23 @@ typedef void (*freezer_log_fn)(void *user, int level, const char *message);
  * set what differs. Strings are borrowed for the call to freezer_open() only.
  */
 typedef struct freezer_options {
-  size_t size;          /**< sizeof(freezer_options_t) */
-  size_t param_size;    /**< sizeof(freezer_param_t) */
-  const char *socket;   /**< path; NULL: $FREEZER_SOCKET, else the usual places (see PROTOCOL.md) */
-  const char *run;      /**< run name; NULL: $FREEZER_RUN, else one from the scheduler or the program's name */
+  size_t size;           /**< sizeof(freezer_options_t) */
+  size_t param_size;     /**< sizeof(freezer_param_t) */
+  const char *socket;    /**< path; NULL: $FREEZER_SOCKET, else the usual places (see PROTOCOL.md) */
+  const char *run;       /**< run name; NULL: $FREEZER_RUN, else one from the scheduler or the program's name */
   const char *framework; /**< what trains, for people: "charlm", "pytorch"; NULL: "c" */
-  const char *job;      /**< launch id: the job; NULL: from the scheduler, else from the parent process or this one */
-  uint64_t attempt;     /**< launch id: which start of that job, for example its restart count */
-  uint32_t rank;        /**< this process, 0 to world - 1 */
-  uint32_t world;       /**< how many processes attach on this machine; 0 counts as 1 */
-  uint64_t step;        /**< step of the first batch */
-  uint64_t epoch;       /**< epoch of the first batch */
-  const char *rules;    /**< rules the trainer brings: canonical JSON text, or NULL */
+  const char *job;       /**< launch id: the job; NULL: from the scheduler, else from the parent process or this one */
+  uint64_t attempt;      /**< launch id: which start of that job, for example its restart count */
+  uint32_t rank;         /**< this process, 0 to world - 1 */
+  uint32_t world;        /**< how many processes attach on this machine; 0 counts as 1 */
+  uint64_t step;         /**< step of the first batch */
+  uint64_t epoch;        /**< epoch of the first batch */
+  const char *rules;     /**< rules the trainer brings: canonical JSON text, or NULL */
   int attach_timeout_ms; /**< how long to wait for a daemon that is there and for the other ranks to give the first
                               plan; -1: $FREEZER_ATTACH_TIMEOUT, else 5000; 0: attach from within
                               freezer_batch_begin(). A daemon that is not there is never waited for. */
-  freezer_log_fn log;   /**< NULL: silent */
-  void *log_user;       /**< given back to log */
+  freezer_log_fn log;    /**< NULL: silent */
+  void *log_user;        /**< given back to log */
 } freezer_options_t;
 
 #define FREEZER_OPTIONS_INIT \

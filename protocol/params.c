@@ -70,7 +70,7 @@ static int reserve_bytes(fz_params *params, size_t size) {
   struct chunk *chunk = malloc(sizeof(*chunk) + room);
   if (!chunk)
     return -ENOMEM;
-  *chunk = (struct chunk){.next = params->chunks, .size = room};
+  *chunk = (struct chunk){ .next = params->chunks, .size = room };
   params->chunks = chunk;
   return 0;
 }

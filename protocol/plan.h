@@ -42,7 +42,10 @@ typedef struct fz_plan {
 } fz_plan;
 
 #define FZ_PLAN_NULL \
-  { .wake_step = FZ_TIME_NEVER, .wake_epoch = FZ_TIME_NEVER, .horizon_step = FZ_TIME_NEVER, .horizon_epoch = FZ_TIME_NEVER }
+  { \
+    .wake_step = FZ_TIME_NEVER, .wake_epoch = FZ_TIME_NEVER, .horizon_step = FZ_TIME_NEVER, \
+    .horizon_epoch = FZ_TIME_NEVER \
+  }
 
 void fz_plan_deinit(fz_plan *plan);
 

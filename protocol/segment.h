@@ -78,8 +78,8 @@ typedef struct fz_segment_info {
 
 /** One rank's line as read. */
 struct fz_rank_line {
-  uint64_t pid; /* 0: not in use */
-  uint64_t gen; /* newest gen it holds */
+  uint64_t pid;         /* 0: not in use */
+  uint64_t gen;         /* newest gen it holds */
   uint64_t step, epoch; /* of its last batch; FZ_TIME_NEVER before the first */
 };
 
@@ -117,7 +117,7 @@ fz_segment *fz_segment_free(fz_segment *segment);
 /** Removes the name. */
 int fz_segment_unlink(const char *name);
 
-int fz_segment_fd(const fz_segment *segment); /* borrowed */
+int fz_segment_fd(const fz_segment *segment);                          /* borrowed */
 const fz_segment_info *fz_segment_get_info(const fz_segment *segment); /* borrowed */
 size_t fz_segment_n_params(const fz_segment *segment);
 uint64_t fz_segment_layout_hash(const fz_segment *segment);
