@@ -40,18 +40,20 @@
  * choose from the same set, and the newest of it is one plan: ranks never differ at a step. active_from never decreases
  * from gen to gen.
  *
- * MEMORY ORDER (all of it; nothing outside segment.c touches these words)
+ * MEMORY ORDER (all of it; nothing outside gate.c touches these words)
  *
  *   gate word     raise: acquire load when it is high enough already, else compare-and-swap acq_rel. publish:
  *                 compare-and-swap acq_rel. So what freezerd wrote into a slot before its swap is visible to whoever
  *                 sees that gen, and a raise that freezerd did not see comes after its swap.
- *   slot gen      freezerd stores 0 (release fence after) before it rewrites a slot and the gen (release) after; a
- *                 rank loads it (acquire) before and again (acquire fence before) after copying. It only changes under
- *                 a reader's hands if freezerd took that rank for dead; the reader then keeps what it holds.
- *   slot content  words, stored and loaded relaxed, ordered by the gate word and the slot gen.
+ *   slot gen      freezerd stores 0 before it rewrites a slot and the gen (release) after; a rank loads it (acquire)
+ *                 before and again after copying. It only changes under a reader's hands if freezerd took that rank
+ *                 for dead; the reader then keeps what it holds.
+ *   slot content  words, each stored with release, so that no new word is seen before the 0 in front of it, and loaded
+ *                 with acquire, so that the second look at the slot gen comes after. (Fences with relaxed words would
+ *                 say the same, but ThreadSanitizer does not know fences.)
  *   rank line     the rank stores gen held with release after it copied the plan, freezerd loads it with acquire
  *                 before it reuses a slot. step and epoch are relaxed: information only. pid != 0 marks the line in
- *                 use; freezerd clears it when the rank is gone.
+ *                 use: stored with release after the rest; freezerd clears it when the rank is gone.
  *
  * A slot is written again only when every rank in use holds a newer gen (fz_segment_slot_free()); the last free slot
  * is kept for extensions of the plan.
@@ -105,6 +107,12 @@ int fz_segment_create(fz_segment **ret_segment, const char *name, const fz_segme
  */
 int fz_segment_map(fz_segment **ret_segment, int fd, bool writer);
 
+/**
+ * fz_segment_map() of a segment that belongs to `owner`: one that the socket's peer sent, whose user is known from
+ * there and may be another one (root's trainer, or a freezerd that serves a group).
+ */
+int fz_segment_map_of(fz_segment **ret_segment, int fd, bool writer, uid_t owner);
+
 /** fz_segment_map() of a named segment. As there, and -ENOENT. */
 int fz_segment_open(fz_segment **ret_segment, const char *name, bool writer);
 
@@ -141,6 +149,14 @@ void fz_rank_note(fz_segment *segment, uint32_t rank, uint64_t step, uint64_t ep
 /** Publishes that it holds `gen` and needs no older one. */
 void fz_rank_hold(fz_segment *segment, uint32_t rank, uint64_t gen);
 
+/**
+ * Marks this process as the living holder of `rank`, for as long as it lives: a record lock on one byte of the
+ * segment's file. It ends with the process, is not inherited by a forked child, and works between pid namespaces; it is
+ * also lost when the process closes any other descriptor of the file, and is then to be taken again.
+ * @return 0; -EAGAIN another process has it; other negative errno
+ */
+int fz_rank_lock(fz_segment *segment, uint32_t rank);
+
 /** Raises started to at least step + 1 and returns the newest gen, from the same operation. step <= FZ_STEP_MAX. */
 uint64_t fz_gate_raise(fz_segment *segment, uint64_t step);
 
@@ -151,7 +167,7 @@ enum { FZ_CHOOSE_HELD = 1, FZ_CHOOSE_LOST = 2 };
  * `held` (0: none). Reuses the arrays of `plan`, which must have been made by fz_plan_reserve().
  * @return 0 plan holds another gen than held; FZ_CHOOSE_HELD none newer than held applies; FZ_CHOOSE_LOST a slot that
  *         was needed was overwritten (this rank was taken for dead): keep what is held; -EBADMSG the slot is damaged.
- *         `plan` is unchanged unless 0.
+ *         Unless 0, what `plan` says is undefined (its arrays stay): hand in a spare, not the one in force.
  */
 int fz_segment_choose(const fz_segment *segment, uint64_t step, uint64_t newest, uint64_t held, fz_plan *plan);
 
@@ -163,6 +179,8 @@ int fz_plan_reserve(fz_plan *plan, const fz_segment *segment);
 /** The gate word as it is. */
 void fz_gate_read(const fz_segment *segment, uint64_t *ret_started, uint64_t *ret_gen);
 struct fz_rank_line fz_rank_read(const fz_segment *segment, uint32_t rank);
+/** Whether another living process holds `rank` by fz_rank_lock(). */
+bool fz_rank_is_locked(const fz_segment *segment, uint32_t rank);
 /** Whether the slot of `gen` may be written: every line in use holds a gen newer than the one that is in it. */
 bool fz_segment_slot_free(const fz_segment *segment, uint64_t gen);
 
