@@ -97,10 +97,11 @@ enum { FZ_BIND_NO_MATCH = 1, FZ_BIND_LIMIT = 2 };
  * Resolves every selector. In profile owned one that selects nothing is an error (a warning with `allow_missing`), in
  * profile lighter a warning; an exception that selects nothing is a warning in both. Pointers are those of the document
  * as fz_ruleset_parse() got it, so that rulefile can place them.
+ * @param run  the run's name for messages ("'layers.3' matches nothing in gpt2-ft"), or NULL
  * @return 0; FZ_BIND_NO_MATCH; FZ_BIND_LIMIT masks would take too much memory, or a regular expression ran into its
  *         limits (said in the diagnostics); -ENOMEM
  */
-int fz_ruleset_bind(fz_ruleset *ruleset, fz_params *params, bool allow_missing, fz_rules **ret_rules,
+int fz_ruleset_bind(fz_ruleset *ruleset, fz_params *params, const char *run, bool allow_missing, fz_rules **ret_rules,
                     fz_diagnostics *diagnostics);
 
 fz_rules *fz_rules_ref(fz_rules *rules);

@@ -53,9 +53,10 @@ int fz_selector_match(const fz_selector *selector, const fz_params *params, uint
 /**
  * Why a selector that selects nothing does so: an allocated hint such as "did you mean 'model.layers.3' (12
  * parameters)?", or NULL when nothing is near.
+ * @param counts  whether the hint says how many parameters the suggestion selects
  * @return 0 or -ENOMEM
  */
-int fz_selector_hint(const fz_selector *selector, const fz_params *params, char **ret_hint);
+int fz_selector_hint(const fz_selector *selector, const fz_params *params, bool counts, char **ret_hint);
 
 /**
  * A list of patterns as a command gets it: the union of all, less those written with a leading '!'. A list that only
