@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "daemon/rules/ruleset.h"
+#include "protocol/control.h"
 #include "protocol/params.h"
 
 /*
@@ -63,9 +64,7 @@ struct fz_override {
   const char *reason; /* may be NULL */
 };
 
-enum fz_pin_value { FZ_PIN_AS_IS, FZ_PIN_FROZEN, FZ_PIN_TRAINING };
-
-/** A pin by a user. Borrowed from the layers, valid until they change. */
+/** A pin by a user (its value: control.h). Borrowed from the layers, valid until they change. */
 struct fz_pin {
   uint64_t id;
   enum fz_pin_value value; /* as asked for */
