@@ -1,0 +1,231 @@
+# ranks.py - all ranks of a run change at the same step, under many live changes, however they start and whatever dies.
+import random
+
+import fz
+from fz import check, equal
+from oracle import Owned, select
+
+WORLD = 4
+FOREVER = 10**9
+PARAMS = ([("positions", 512, 0), ("embed.weight", 4096, 1)] +
+          [(f"layers.{i}.{part}", 1024, 1) for i in range(6) for part in ("attn.weight", "attn.bias", "mlp.weight")] +
+          [("norm.weight", 64, 1), ("head.weight", 4096, 1)])
+NAMES = [name for name, _, _ in PARAMS]
+BASELINE = "".join(str(flag) for _, _, flag in PARAMS)
+TARGETS = ["embed", "layers.0", "layers.{1..2}", "layers.*.attn.bias", "layers.3.mlp", "re:^layers\\.[45]\\.", "norm",
+           "prefix:layers.1", "name:layers.5.mlp.weight", "layers.**.weight"]
+
+
+def random_change(rng):
+    """(operation, pattern, fields) of one live change."""
+    op = rng.choice(["freeze"] * 4 + ["unfreeze"] * 3 + ["auto"] * 2 + ["pin", "unpin"])
+    fields = {}
+    if op in ("freeze", "unfreeze"):
+        fields = rng.choice([{}, {}, {}, {"for": rng.randint(1, 400)}])
+    if op == "pin":
+        fields = {"value": rng.choice(["frozen", "training"])}
+    return op, rng.choice(TARGETS), fields
+
+
+def make_change(control, oracle, op, pattern, fields):
+    """Makes a change over the wire, checks its answer and tells the oracle; returns (gen, step), or None if refused."""
+    number = control.send(op, patterns=[pattern], yes=True, wait_ms=int(fz.seconds(30) * 1000), **fields)
+    answer = control.answer(number)
+    if not answer["ok"]:
+        check(answer["error"]["code"].startswith("refused"), "a change failed", op, pattern, fields, answer)
+        return None
+    if answer.get("nothing"):
+        return None
+    check(answer["applied"] and answer["ranks"] == WORLD and not answer["missing"], "not applied by all", answer)
+    if "for" in fields:
+        equal(answer["until_step"], answer["step"] + fields["for"], "the end of --for")
+    value = {"frozen": False, "training": True}.get(fields.get("value"))
+    oracle.confirmed(answer, [pattern], value=value)
+    return answer["gen"], answer["step"]
+
+
+def make_change_by_ctl(t, oracle, op, pattern):
+    data = t.ctl_json(op, pattern, "-y")
+    check(data["applied"] and data["ranks"] == WORLD, "not applied by all", data)
+    oracle.confirmed(data, [pattern])
+    return data["gen"], data["step"]
+
+
+def check_confirmed(ranks, confirmed):
+    """Each change was confirmed with the step at which every rank took its plan."""
+    for gen, step in confirmed:
+        for rank in ranks:
+            equal(fz.first_step_of(rank, gen), step, f"the step at which {rank.name} took gen {gen}")
+
+
+def check_masks(ranks, oracle):
+    """All ranks have printed one mask per batch, and it is the oracle's."""
+    seen = fz.by_batch(ranks)
+    for key, want in oracle.masks(seen).items():
+        check(seen[key][1] == want, f"the mask at step {key[0]}, epoch {key[1]}, gen {seen[key][0]}",
+              "got  " + seen[key][1], "want " + want)
+    return seen
+
+
+@fz.test("four ranks, 100 live changes: one mask at every step, each change confirmed with its true step")
+def hundred_changes(t):
+    daemon = t.daemon()
+    ranks = t.trainers(PARAMS, (0, FOREVER), WORLD, step_us=200, jitter=True)
+    control, oracle, rng = daemon.connect(), Owned(PARAMS), random.Random(4)
+    for rank in ranks:
+        rank.wait_gen(1)
+    confirmed = []
+    made = 0
+    while len(confirmed) < 90:
+        made += 1
+        check(made < 1000, "too many of the changes do nothing")
+        done = make_change(control, oracle, *random_change(rng))
+        confirmed += [done] if done else []
+    make_change(control, oracle, "unpin", "**", {})
+    for i in range(10):
+        confirmed.append(make_change_by_ctl(t, oracle, ("freeze", "unfreeze")[i % 2], "layers.0.mlp.weight"))
+    last = confirmed[-1][1]
+    for rank in ranks:
+        rank.wait_step(last + 500)
+    t.end()
+    check_confirmed(ranks, confirmed)
+    seen = check_masks(ranks, oracle)
+    check(len({mask for _, mask in seen.values()}) > 20, "the masks hardly changed")
+    check(all(rank.batches()[0][2] > 0 for rank in ranks), "a rank's first batch was before the first plan")
+
+
+@fz.test("ranks that start up to 2 s apart: the baseline until the first plan, then one mask at every step")
+def staggered(t):
+    daemon = t.daemon()
+    control, oracle, rng = daemon.connect(), Owned(PARAMS), random.Random(5)
+    options = dict(world=WORLD, attach_timeout_ms=0, jitter=True)
+    ranks = [t.trainer(PARAMS, (0, FOREVER), rank=0, step_us=250, seed=1, **options)]
+    ranks[0].wait_step(10)
+    fz.wait_until(lambda: control.ask("status").get("ok"), "the run is known")
+    first = control.send("freeze", patterns=["layers.0"], wait_ms=int(fz.seconds(40) * 1000))
+    control.accepted(first)
+    status = control.require("status")["status"]
+    equal(status["missing"], [1, 2, 3], "ranks that status misses")
+    for rank, moment in ((1, 1000), (2, 4000), (3, 6000)):
+        ranks[0].wait_step(moment)
+        ranks.append(t.trainer(PARAMS, (0, FOREVER), rank=rank, step_us=80, seed=rank + 1, **options))
+    answer = control.answer(first)
+    check(answer["ok"] and answer["applied"], "the first change", answer)
+    oracle.confirmed(answer, ["layers.0"])
+    confirmed = [(answer["gen"], answer["step"])]
+    while len(confirmed) < 20:
+        done = make_change(control, oracle, *random_change(rng))
+        confirmed += [done] if done else []
+    t.end()
+    check_confirmed(ranks, confirmed)
+    check_masks(ranks, oracle)
+    for rank in ranks:
+        check(all(mask == BASELINE for _, _, gen, mask in rank.batches() if gen == 0), "before the first plan")
+
+
+def check_effects(ranks, made):
+    """
+    What holds across restarts of freezerd, whatever it remembers: from the confirmed step of a change to the next
+    change, or to the end of that daemon, what it selects has its flag.
+    """
+    seen = fz.by_batch(ranks)
+    for step, end, pattern, flag in made:
+        selected = select([pattern], NAMES)
+        for (at, epoch), (gen, mask) in seen.items():
+            if step <= at < end:
+                check(all(mask[i] == flag for i in selected),
+                      f"{pattern} is not {flag} at step {at}, gen {gen}, though changed at step {step}", mask)
+        before = [mask for (at, _), (_, mask) in seen.items() if at == step - 1]
+        check(any(mask[i] != flag for mask in before for i in selected), f"the change of {pattern} came before {step}")
+
+
+@fz.test("ranks start apart while freezerd is killed and started again: no two ranks differ at a step", limit=90)
+def restarted(t):
+    options = dict(world=WORLD, attach_timeout_ms=0, jitter=True)
+    ranks, made, flags = [], [], {}
+
+    def start_ranks(*numbers):
+        for rank in numbers:
+            ranks.append(t.trainer(PARAMS, (0, FOREVER), rank=rank, step_us=(250, 200, 120, 80)[rank], seed=rank,
+                                   **options))
+            ranks[-1].wait_step(500)
+
+    def live_for(daemon, n):
+        """Waits until all ranks have attached, makes n changes, kills the daemon with one more on its way."""
+        control = daemon.connect()
+        control.wait_attached()
+        for i in range(n):
+            pattern = f"layers.{i % 6}"
+            op = "freeze" if flags.get(pattern, "1") == "1" else "unfreeze"
+            answer = control.change(op, pattern)
+            check(answer["applied"], "not applied", answer)
+            flags[pattern] = "0" if op == "freeze" else "1"
+            made.append([answer["step"], answer["step"] + 1, pattern, flags[pattern]])
+        control.send("freeze", patterns=["norm"])
+        daemon.kill()
+
+    start_ranks(0, 1)
+    daemon = t.daemon()
+    fz.wait_until(lambda: daemon.connect().ask("status").get("status", {}).get("ranks") == 2, "two ranks attached")
+    start_ranks(2)
+    daemon.kill()
+    start_ranks(3)
+    live_for(t.daemon(), 4)
+    ranks[0].wait_step(ranks[0].step() + 300)
+    live_for(t.daemon(), 4)
+    live_for(t.daemon(), 3)
+    last = max(rank.step() for rank in ranks)
+    for rank in ranks:
+        rank.wait_step(last)
+    t.end()
+    check_effects(ranks, made)
+
+
+@fz.test("one rank stopped: the others go on, changes queue and coalesce, status and freezerctl name it")
+def stopped_rank(t):
+    world, stopped = 3, 2
+    daemon = t.daemon()
+    ranks = t.trainers(PARAMS, (0, FOREVER), world, step_us=200, jitter=True)
+    for rank in ranks:
+        rank.wait_gen(1)
+    control, oracle = daemon.connect(), Owned(PARAMS)
+    ranks[stopped].stop()
+    stopped_at = ranks[stopped].step()
+
+    sent = []
+    for i in range(24):
+        op, pattern = ("unfreeze", "freeze")[i % 2 == 0], f"layers.{i // 2 % 6}"
+        sent.append((control.send(op, patterns=[pattern], wait_ms=int(fz.seconds(60) * 1000)), pattern))
+        control.accepted(sent[-1][0])
+    now = ranks[0].step()
+    for rank in ranks[:stopped]:
+        rank.wait_step(now + 1000)
+    status = control.require("status")["status"]
+    check(status["pending"] and all(p["waiting_for"] == [stopped] for p in status["pending"]), "pending", status)
+    result = t.ctl("freeze", "norm", "--timeout", "0.3")
+    equal(result.status, 8, f"exit status while a rank is stopped\n  {result!r}\n ")
+    check(f"rank {stopped}" in result.err + result.out, "the stopped rank is not named", result)
+    check(all(number not in control.answers or not control.answers[number]["applied"] for number, _ in sent),
+          "a change was confirmed without a rank that is stopped")
+
+    ranks[stopped].cont()
+    superseded = 0
+    for number, pattern in sent:
+        answer = control.answer(number)
+        if answer["superseded_by"] is not None:
+            check(not answer["applied"], "superseded and applied", answer)
+            superseded += 1
+            continue
+        check(answer["ok"] and answer["applied"] and answer["ranks"] == world, "not confirmed after SIGCONT", answer)
+        check(answer["step"] > stopped_at, "in effect at a step that the stopped rank had begun", answer)
+        oracle.confirmed(answer, [pattern])
+    check(superseded > 0, "24 changes of 6 modules, a ring of few slots, and nothing was superseded")
+    check(control.require("wait", **{"for": "idle"}, wait_ms=int(fz.seconds(20) * 1000))["met"], "still pending")
+    norm_from = next(step for step, _, _, mask in ranks[0].batches() if mask[NAMES.index("norm.weight")] == "0")
+    oracle.change(norm_from, "freeze", ["norm"])
+    t.end()
+    check_masks(ranks, oracle)
+
+
+if __name__ == "__main__":
+    fz.main()
