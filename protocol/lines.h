@@ -100,11 +100,11 @@ static inline size_t fz_line_reader_pending(const fz_line_reader *reader) { retu
  */
 int fz_send(int fd, const void *data, size_t length, int pass_fd, size_t *ret_sent);
 
-/* A descriptor that goes with the line at `offset` of the queue. */
+/* A descriptor that goes with a line. */
 struct fz_output_fd {
   int fd;
   bool owned;
-  size_t offset;
+  uint64_t offset; /* in the stream, of the line's first byte */
 };
 
 #define FZ_OUTPUT_FDS_MAX 4U
@@ -115,6 +115,7 @@ typedef struct fz_output {
   size_t size;
   size_t start, end; /* of what is in it */
   size_t max;        /* bytes that may wait; 0: FZ_OUTPUT_MAX */
+  uint64_t offset;   /* in the stream, of data[start] */
   bool partial;      /* data[start] is within a line whose beginning was sent */
   size_t n_fds;
   struct fz_output_fd fds[FZ_OUTPUT_FDS_MAX];

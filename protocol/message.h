@@ -69,7 +69,7 @@ struct fz_hello {
 struct fz_resume {
   uint64_t incarnation;
   uint64_t gen;
-  uint64_t step, epoch;
+  uint64_t step, epoch; /* FZ_TIME_NEVER: it has not begun a batch yet */
 };
 
 struct fz_params_chunk {
@@ -161,7 +161,7 @@ enum {
 
 /**
  * Reads a message from either side.
- * @param[out] ret_message  meaningful only on 0
+ * @param[out] ret_message  meaningful only on 0; on FZ_DECODE_VERSION hello.protocol or welcome.protocol is the peer's
  * @param[out] error        initialised here; a sentence on every outcome but 0
  * @return 0, or an FZ_DECODE_ outcome
  */
@@ -180,7 +180,7 @@ struct fz_params_entry {
 };
 
 /**
- * Reads the next entry of a decoded chunk. Start with *cursor = chunk->entries' first: pass NULL the first time.
+ * Reads the next entry of a decoded chunk; *cursor is NULL the first time.
  *   const fz_json *cursor = NULL;
  *   while (fz_params_chunk_next(&message.params, &cursor, &entry)) ...
  */

@@ -74,7 +74,7 @@ void fz_write_bytes(fz_json_writer *writer, const char *key, const char *string,
 void fz_write_integer(fz_json_writer *writer, const char *key, uint64_t value);
 /** FZ_TIME_NEVER is written as null. */
 void fz_write_time(fz_json_writer *writer, const char *key, uint64_t step_or_epoch);
-/** The shortest form that reads back as the same double; null when it is not finite. Takes no notice of the locale. */
+/** 15 to 17 digits, as few as read back as the same double; null when it is not finite. The locale does not matter. */
 void fz_write_number(fz_json_writer *writer, const char *key, double value);
 void fz_write_bool(fz_json_writer *writer, const char *key, bool value);
 void fz_write_null(fz_json_writer *writer, const char *key);
