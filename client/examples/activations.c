@@ -49,7 +49,7 @@ static void cut_all(struct cutter *cutter, struct activations *a, const struct m
   const uint64_t rows = shape->batch * shape->context, width = shape->width;
   a->embedded = cut(cutter, rows * width);
   for (uint64_t i = 0; i < shape->layers; i++) {
-    struct block_activations unused, *block = a->blocks == NULL ? &unused : &a->blocks[i];
+    struct block_activations unused = { 0 }, *block = a->blocks == NULL ? &unused : &a->blocks[i];
     cut_block(cutter, block, shape);
     block->in = i == 0 || a->blocks == NULL ? a->embedded : a->blocks[i - 1].out;
   }

@@ -183,7 +183,6 @@ double cross_entropy_forward(float *logits, const unsigned char *targets, size_t
     for (size_t j = 1; j < classes; j++) {
       highest = p[j] > highest ? p[j] : highest;
     }
-    const double target = (double)p[targets[row]] - highest;
     float sum = 0;
 #pragma omp simd reduction(+ : sum)
     for (size_t j = 0; j < classes; j++) {
@@ -194,7 +193,7 @@ double cross_entropy_forward(float *logits, const unsigned char *targets, size_t
     for (size_t j = 0; j < classes; j++) {
       p[j] /= sum;
     }
-    loss += log(sum) - target;
+    loss -= log((double)p[targets[row]]);
   }
   return loss / (double)rows;
 }

@@ -21,10 +21,12 @@ static int check_range(const char *name, uint64_t value, uint64_t maximum, struc
   return problem_set(problem, -EINVAL, "%s is %" PRIu64 ", but must be 1 to %" PRIu64, name, value, maximum);
 }
 
-static uint64_t count_elements(const struct model_shape *s) {
+uint64_t model_elements(const struct model_shape *s) {
   const uint64_t block = 12 * s->width * s->width + 13 * s->width;
   return (2 * s->vocabulary + s->context + 2) * s->width + s->layers * block;
 }
+
+uint64_t model_tensors(const struct model_shape *shape) { return 2 + shape->layers * BLOCK_TENSORS + 3; }
 
 int model_shape_check(const struct model_shape *shape, struct problem *problem) {
   if (check_range("layers", shape->layers, 64, problem) < 0 || check_range("width", shape->width, 2048, problem) < 0 ||
@@ -39,9 +41,9 @@ int model_shape_check(const struct model_shape *shape, struct problem *problem) 
                        "width %" PRIu64 " cannot be divided among %" PRIu64 " heads: choose a multiple of it",
                        shape->width, shape->heads);
   }
-  if (count_elements(shape) > MAX_ELEMENTS) {
+  if (model_elements(shape) > MAX_ELEMENTS) {
     return problem_set(problem, -EINVAL, "%" PRIu64 " parameters are more than %d: choose less width or layers",
-                       count_elements(shape), MAX_ELEMENTS);
+                       model_elements(shape), MAX_ELEMENTS);
   }
   if (activations_floats(shape) > UINT64_C(1) << 30) {
     return problem_set(problem, -EINVAL, "the forward pass would need %" PRIu64 " MiB: choose less batch or context",
@@ -107,15 +109,15 @@ int model_new(struct model **ret, const struct model_shape *shape, struct proble
   struct model *model = calloc(1, sizeof *model);
   if (model != NULL) {
     model->shape = *shape;
-    model->tensors = calloc(2 + shape->layers * BLOCK_TENSORS + 3, sizeof *model->tensors);
-    model->parameters = calloc(count_elements(shape), sizeof *model->parameters);
-    model->gradients = calloc(count_elements(shape), sizeof *model->gradients);
+    model->tensors = calloc(model_tensors(shape), sizeof *model->tensors);
+    model->parameters = calloc(model_elements(shape), sizeof *model->parameters);
+    model->gradients = calloc(model_elements(shape), sizeof *model->gradients);
     model->activations = activations_new(shape);
   }
   if (model == NULL || model->tensors == NULL || model->parameters == NULL || model->gradients == NULL ||
       model->activations == NULL) {
     model_free(model);
-    return problem_set(problem, -ENOMEM, "no memory for a model of %" PRIu64 " parameters", count_elements(shape));
+    return problem_set(problem, -ENOMEM, "no memory for a model of %" PRIu64 " parameters", model_elements(shape));
   }
   add_tensors(model);
   *ret = model;

@@ -76,6 +76,10 @@ struct model {
  */
 int model_shape_check(const struct model_shape *shape, struct problem *problem);
 
+/** How many numbers and tensors a model of this shape has; the shape has been checked. */
+uint64_t model_elements(const struct model_shape *shape);
+uint64_t model_tensors(const struct model_shape *shape);
+
 /**
  * Makes a model with all parameters zero.
  * @return 0; -EINVAL (shape) or -ENOMEM with a sentence in `problem`
