@@ -33,10 +33,11 @@ size_t fz_plan_first_empty(const fz_plan *plan);
 /** How many parameters that the trainer had frozen train in some row. */
 size_t fz_plan_thawed(const fz_plan *plan, const fz_params *params);
 
-/** The next flip of any bit after (step, epoch), or FZ_TIME_NEVER twice. */
+/** The next flip of any bit after some (step, epoch). */
 struct fz_next {
-  uint64_t step;  /* the flip comes at this step, if that is reached before `epoch` */
-  uint64_t epoch; /* the flip comes at this epoch, if that is reached before `step` */
+  uint64_t step;  /* at this step, if that is reached before `epoch`; FZ_TIME_NEVER: none by steps alone */
+  uint64_t epoch; /* at this epoch, if that is reached before `step`; FZ_TIME_NEVER: none by epochs alone */
+  bool both;      /* the flip needs both to be reached */
 };
 /** By a plan: up to its horizon. */
 struct fz_next fz_plan_next(const fz_plan *plan, uint64_t step, uint64_t epoch);

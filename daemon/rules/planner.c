@@ -1,0 +1,283 @@
+/* planner.c - turns layers into a plan with the future in it, and judges plans. */
+#include "config.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/rules/layers_internal.h"
+#include "daemon/rules/planner.h"
+#include "protocol/hash.h"
+#include "protocol/mask.h"
+
+/* Points along one axis at which something may change, ascending; the first is now. */
+struct axis {
+  uint64_t *points;
+  size_t n;    /* all that are known, now included */
+  size_t used; /* so many are in the plan */
+};
+
+struct grid {
+  const fz_layers *layers;
+  const struct fz_lighter_state *state;
+  struct axis steps, epochs;
+  size_t max_rows, max_masks;
+  uint32_t *cells; /* mask of (step point i, epoch point j), at i * stride + j */
+  size_t stride;
+  uint64_t *masks; /* as many as max_masks, and one to try */
+  uint64_t *hashes;
+  size_t n_masks;
+};
+
+static void state_unref(struct fz_lighter_state **state) { fz_lighter_unref(*state); }
+
+static void grid_deinit(struct grid *grid) {
+  free(grid->steps.points);
+  free(grid->epochs.points);
+  free(grid->cells);
+  free(grid->masks);
+  free(grid->hashes);
+}
+
+static int compare_points(const void *a, const void *b) {
+  const uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+  return (x > y) - (x < y);
+}
+
+static void add_point(struct axis *axis, uint64_t point) {
+  /* The first is now; what is not ahead of it changes nothing any more. */
+  if (point > axis->points[0] && point != FZ_TIME_NEVER)
+    axis->points[axis->n++] = point;
+}
+
+static void add_window(struct grid *grid, const struct fz_window *window) {
+  if (fz_window_phase(window, grid->steps.points[0], grid->epochs.points[0]) == FZ_PHASE_OVER)
+    return;
+  add_point(&grid->steps, window->from_step);
+  add_point(&grid->steps, window->until_step);
+  add_point(&grid->epochs, window->from_epoch);
+  add_point(&grid->epochs, window->until_epoch);
+}
+
+static void sort_axis(struct axis *axis) {
+  size_t n = 0;
+  qsort(axis->points, axis->n, sizeof(*axis->points), compare_points);
+  for (size_t i = 0; i < axis->n; i++)
+    if (i == 0 || axis->points[i] != axis->points[n - 1])
+      axis->points[n++] = axis->points[i];
+  axis->n = n;
+  axis->used = 1;
+}
+
+static int find_points(struct grid *grid, uint64_t step, uint64_t epoch) {
+  const fz_layers *layers = grid->layers;
+  const fz_ruleset *ruleset = layers->rules ? fz_rules_ruleset(layers->rules) : NULL;
+  const size_t n_rules = ruleset ? fz_ruleset_count(ruleset) : 0;
+  const size_t most = 2 * (n_rules + layers->overrides.n) + 1;
+  grid->steps.points = (uint64_t *)malloc(most * sizeof(uint64_t));
+  grid->epochs.points = (uint64_t *)malloc(most * sizeof(uint64_t));
+  if (!grid->steps.points || !grid->epochs.points)
+    return -ENOMEM;
+  grid->steps.points[grid->steps.n++] = step;
+  grid->epochs.points[grid->epochs.n++] = epoch;
+  for (size_t i = 0; i < n_rules; i++)
+    if (grid->state ? grid->state->frozen[i] : fz_rules_matches(layers->rules, i) > 0)
+      add_window(grid, &fz_ruleset_get(ruleset, i)->window);
+  for (size_t i = 0; i < layers->overrides.n; i++)
+    add_window(grid, &fz_layers_override(layers, i)->window);
+  sort_axis(&grid->steps);
+  sort_axis(&grid->epochs);
+  return 0;
+}
+
+/* Evaluates a cell. @return false when its mask is one more than fits */
+static bool fill_cell(struct grid *grid, size_t i, size_t j) {
+  const size_t words = grid->layers->words;
+  uint64_t *mask = grid->masks + grid->n_masks * words;
+  fz_layers_eval_with(grid->layers, grid->state, grid->steps.points[i], grid->epochs.points[j], mask, NULL);
+  const uint64_t hash = fz_hash_bytes(FZ_HASH_START, mask, words * sizeof(*mask));
+  size_t found = 0;
+  while (found < grid->n_masks &&
+         (grid->hashes[found] != hash || memcmp(grid->masks + found * words, mask, words * sizeof(*mask)) != 0))
+    found++;
+  if (found == grid->max_masks)
+    return false;
+  if (found == grid->n_masks)
+    grid->hashes[grid->n_masks++] = hash;
+  grid->cells[i * grid->stride + j] = (uint32_t)found;
+  return true;
+}
+
+/* Takes one more point of an axis into the plan. @return false when there is none or it does not fit */
+static bool extend(struct grid *grid, struct axis *axis) {
+  const bool is_step = axis == &grid->steps;
+  const struct axis *other = is_step ? &grid->epochs : &grid->steps;
+  const size_t masks_before = grid->n_masks;
+  if (axis->used == axis->n || (axis->used + 1) * other->used > grid->max_rows)
+    return false;
+  for (size_t k = 0; k < other->used; k++)
+    if (!fill_cell(grid, is_step ? axis->used : k, is_step ? k : axis->used)) {
+      grid->n_masks = masks_before;
+      return false;
+    }
+  axis->used++;
+  return true;
+}
+
+/*
+ * In turn, so that neither axis starves the other. What does not fit once never fits later: the other axis only grows.
+ */
+static void fill(struct grid *grid) {
+  bool steps = true, epochs = true;
+  (void)fill_cell(grid, 0, 0);
+  while (steps || epochs) {
+    steps = steps && extend(grid, &grid->steps);
+    epochs = epochs && extend(grid, &grid->epochs);
+  }
+}
+
+static int allocate(struct grid *grid) {
+  const size_t all = grid->steps.n * grid->epochs.n;
+  if (grid->max_masks > all)
+    grid->max_masks = all;
+  /* No more points of either axis than there are rows. */
+  const size_t steps = grid->steps.n < grid->max_rows ? grid->steps.n : grid->max_rows;
+  grid->stride = grid->epochs.n < grid->max_rows ? grid->epochs.n : grid->max_rows;
+  grid->cells = (uint32_t *)calloc(steps * grid->stride, sizeof(*grid->cells));
+  grid->masks = (uint64_t *)malloc((grid->max_masks + 1) * (grid->layers->words + 1) * sizeof(uint64_t));
+  grid->hashes = (uint64_t *)malloc((grid->max_masks + 1) * sizeof(uint64_t));
+  return grid->cells && grid->masks && grid->hashes ? 0 : -ENOMEM;
+}
+
+static void set_horizon(const struct axis *axis, uint64_t *ret_horizon, uint64_t *ret_wake) {
+  *ret_horizon = *ret_wake = FZ_TIME_NEVER;
+  if (axis->used == axis->n)
+    return;
+  const uint64_t now = axis->points[0];
+  const uint64_t left = axis->points[axis->used] - now;
+  *ret_horizon = now + left;
+  *ret_wake = now + (left > 3 ? left / 2 : left - 1);
+}
+
+static int make_plan(const struct grid *grid, fz_plan *ret_plan) {
+  const size_t words = grid->layers->words;
+  fz_plan plan = FZ_PLAN_NULL;
+  plan.active_from = grid->steps.points[0];
+  plan.n_params = grid->layers->n;
+  plan.n_rows = grid->steps.used * grid->epochs.used;
+  plan.n_masks = grid->n_masks;
+  plan.rows = (struct fz_plan_row *)calloc(plan.n_rows, sizeof(*plan.rows));
+  plan.masks = (uint64_t *)malloc((plan.n_masks * words + 1) * sizeof(uint64_t));
+  if (!plan.rows || !plan.masks) {
+    fz_plan_deinit(&plan);
+    return -ENOMEM;
+  }
+  memcpy(plan.masks, grid->masks, plan.n_masks * words * sizeof(uint64_t));
+  struct fz_plan_row *row = plan.rows;
+  for (size_t i = 0; i < grid->steps.used; i++)
+    for (size_t j = 0; j < grid->epochs.used; j++, row++) {
+      row->from_step = i ? grid->steps.points[i] : 0;
+      row->from_epoch = j ? grid->epochs.points[j] : 0;
+      row->mask = grid->cells[i * grid->stride + j];
+      row->edge =
+        grid->state
+          ? fz_lighter_at(grid->state, grid->layers->rules, grid->steps.points[i], grid->epochs.points[j]).edge
+          : grid->layers->edge;
+    }
+  set_horizon(&grid->steps, &plan.horizon_step, &plan.wake_step);
+  set_horizon(&grid->epochs, &plan.horizon_epoch, &plan.wake_epoch);
+  *ret_plan = plan;
+  return 0;
+}
+
+int fz_layers_plan(const fz_layers *layers, uint64_t step, uint64_t epoch, size_t max_rows, size_t max_masks,
+                   fz_plan *plan) {
+  assert(max_rows >= 4 && max_masks >= 4);
+  __attribute__((cleanup(state_unref))) struct fz_lighter_state *state = NULL;
+  __attribute__((
+    cleanup(grid_deinit))) struct grid grid = { .layers = layers, .max_rows = max_rows, .max_masks = max_masks };
+  fz_plan made;
+  int r = fz_layers_state(layers, step, epoch, &state);
+  grid.state = state;
+  if (!r)
+    r = find_points(&grid, step, epoch);
+  if (!r)
+    r = allocate(&grid);
+  if (r)
+    return r;
+  fill(&grid);
+  r = make_plan(&grid, &made);
+  if (r)
+    return r;
+  made.gen = plan->gen;
+  fz_plan_deinit(plan);
+  *plan = made;
+  return 0;
+}
+
+size_t fz_plan_first_empty(const fz_plan *plan) {
+  for (size_t row = 0; row < plan->n_rows && plan->n_params > 0; row++)
+    if (fz_mask_next(fz_plan_mask(plan, row), plan->n_params, 0) == plan->n_params)
+      return row;
+  return plan->n_rows;
+}
+
+size_t fz_plan_thawed(const fz_plan *plan, const fz_params *params) {
+  const uint64_t *baseline = fz_params_baseline(params);
+  const size_t words = fz_mask_words(plan->n_params);
+  size_t n = 0;
+  for (size_t w = 0; w < words; w++) {
+    uint64_t trains = 0;
+    for (size_t m = 0; m < plan->n_masks; m++)
+      trains |= plan->masks[m * words + w];
+    n += (size_t)__builtin_popcountll(trains & ~baseline[w]);
+  }
+  return n;
+}
+
+static bool same_mask(const fz_plan *plan, size_t a, size_t b) { return plan->rows[a].mask == plan->rows[b].mask; }
+
+struct fz_next fz_plan_next(const fz_plan *plan, uint64_t step, uint64_t epoch) {
+  struct fz_next next = { .step = FZ_TIME_NEVER, .epoch = FZ_TIME_NEVER };
+  const size_t now = fz_plan_row_at(plan->rows, plan->n_rows, step, epoch);
+  for (size_t i = 0; i < plan->n_rows; i++) {
+    const struct fz_plan_row *row = &plan->rows[i];
+    if (row->from_step > step && row->from_step < next.step &&
+        !same_mask(plan, fz_plan_row_at(plan->rows, plan->n_rows, row->from_step, epoch), now))
+      next.step = row->from_step;
+    if (row->from_epoch > epoch && row->from_epoch < next.epoch &&
+        !same_mask(plan, fz_plan_row_at(plan->rows, plan->n_rows, step, row->from_epoch), now))
+      next.epoch = row->from_epoch;
+  }
+  for (size_t i = 0; i < plan->n_rows && next.step == FZ_TIME_NEVER && next.epoch == FZ_TIME_NEVER; i++)
+    if (plan->rows[i].from_step > step && plan->rows[i].from_epoch > epoch && !same_mask(plan, i, now))
+      next = (struct fz_next){ .step = plan->rows[i].from_step, .epoch = plan->rows[i].from_epoch, .both = true };
+  return next;
+}
+
+struct fz_mask_delta fz_mask_compare(const fz_params *params, const uint64_t *before, const uint64_t *after) {
+  struct fz_mask_delta delta = { .froze = 0 };
+  const size_t n = fz_params_count(params);
+  for (size_t w = 0; w < fz_mask_words(n); w++)
+    for (uint64_t changed = before[w] ^ after[w]; changed; changed &= changed - 1) {
+      const size_t i = w * 64 + (size_t)__builtin_ctzll(changed);
+      const uint64_t elements = fz_params_get(params, i)->elements;
+      if (fz_mask_get(after, i)) {
+        delta.unfroze++;
+        delta.unfroze_elements += elements;
+      } else {
+        delta.froze++;
+        delta.froze_elements += elements;
+      }
+    }
+  return delta;
+}
+
+uint64_t fz_mask_elements(const fz_params *params, const uint64_t *mask) {
+  const size_t n = fz_params_count(params);
+  uint64_t sum = 0;
+  for (size_t i = fz_mask_next(mask, n, 0); i < n; i = fz_mask_next(mask, n, i + 1))
+    sum += fz_params_get(params, i)->elements;
+  return sum;
+}
