@@ -32,6 +32,9 @@ struct loop {
 /* The loss and the wish to stop travel with the gradients. */
 enum { AVERAGED_LOSS, AVERAGED_STOP, AVERAGED_EXTRA };
 
+/* Every so many steps the ranks compare their parameters, all bits of them. */
+enum { COMPARE_EVERY = 64 };
+
 size_t train_averaged(const struct training *training) { return training->model->elements + AVERAGED_EXTRA; }
 
 static void complain(const struct loop *loop, const char *sentence) {
@@ -124,9 +127,20 @@ static void begin_batch(struct loop *loop) {
 }
 
 /*
- * Averages loss, wish to stop and the gradients of what trains. The ranks must agree on what that is: they do, because
- * Freezer gives them each change at the same step; the signature proves it.
+ * What the ranks must agree on: at which step they are, which tensors train, and now and then what they hold. They do,
+ * because Freezer gives all of them each change at the same step; this proves it.
  */
+static uint64_t signature_of(const struct loop *loop) {
+  const struct training *training = &loop->train->training;
+  const struct model *model = training->model;
+  uint64_t hash = hash_bytes(HASH_START, &training->step, sizeof training->step);
+  hash = hash_bytes(hash, loop->trains, model->count * sizeof *loop->trains);
+  return training->step % COMPARE_EVERY == 0
+           ? hash_bytes(hash, model->parameters, model->elements * sizeof *model->parameters)
+           : hash;
+}
+
+/* Averages loss, wish to stop and the gradients of what trains. */
 static int average(struct loop *loop, float extra[AVERAGED_EXTRA]) {
   const struct train *train = loop->train;
   const struct model *model = train->training.model;
@@ -140,13 +154,11 @@ static int average(struct loop *loop, float extra[AVERAGED_EXTRA]) {
       loop->spans[count++] = (struct span){ model->gradients + model->tensors[i].offset, model->tensors[i].elements };
     }
   }
-  uint64_t signature = hash_bytes(HASH_START, &train->training.step, sizeof train->training.step);
-  signature = hash_bytes(signature, loop->trains, model->count * sizeof *loop->trains);
-  switch (allreduce_mean(train->allreduce, loop->rank, signature, loop->spans, count)) {
+  switch (allreduce_mean(train->allreduce, loop->rank, signature_of(loop), loop->spans, count)) {
   case 0:
     return 0;
   case ALLREDUCE_DISAGREE:
-    complain(loop, "the ranks disagree about which tensors train; this is a bug in Freezer or charlm");
+    complain(loop, "the ranks no longer agree about what trains or what they hold; this is a bug, here or in Freezer");
     return -EPROTO;
   default:
     complain(loop,
