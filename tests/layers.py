@@ -52,6 +52,8 @@ GUEST_CALLS = set(
 
 # Called by daemons only: it binds with a umask, and takes the variables of socket activation out of the environment.
 NEVER_GUESTS = {"protocol/listener.c"}
+# pthread_atfork() tells a forked child that it is one; it is declared beside what starts threads.
+GUEST_INCLUDES = {("client/fork.c", "pthread.h")}
 
 INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*([<"])([^>"]+)[>"]', re.M)
 CALL = re.compile(r"(?<![\w.])(?<!->)(\w+)\s*\(")
@@ -169,7 +171,7 @@ class Tree:
 
     def library_is_a_quiet_guest(self):
         for path, folder, _, header in self.each_include():
-            if folder.guest and header in GUEST_HEADERS:
+            if folder.guest and header in GUEST_HEADERS and (path, header) not in GUEST_INCLUDES:
                 yield f"{path} includes {header}"
         for path, text in self.sources.items():
             if folder_of(path) and folder_of(path).guest and path not in NEVER_GUESTS:

@@ -1,0 +1,170 @@
+/* holds.c - the segments that a rank holds: whose plan is in force, and whose will be. */
+#include "config.h"
+
+#include <errno.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "client/handle.h"
+
+static fz_segment *let_go(const freezer_t *f, fz_segment *segment) {
+  if (segment)
+    fz_rank_leave(segment, f->identity.rank);
+  return fz_segment_free(segment);
+}
+
+void fz_holds_drop(freezer_t *f) {
+  f->current = let_go(f, f->current);
+  f->next = let_go(f, f->next);
+  f->stale = let_go(f, f->stale);
+}
+
+/* What this rank did not get is said once: it may come again at each step. */
+static int told(freezer_t *f, int outcome, uint64_t newest) {
+  if (outcome == FZ_CHOOSE_LOST && !f->lost_told) {
+    f->lost_told = true;
+    fz_log(
+      f, FREEZER_LOG_WARNING,
+      "freezerd took this rank for gone and reused the plan that it needs: the flags stay as they are until a newer "
+      "plan holds");
+  }
+  if (outcome == -EBADMSG && !f->damage_told) {
+    f->damage_told = true;
+    fz_log(f, FREEZER_LOG_ERROR, "plan %llu in shared memory is damaged: the flags stay as they are",
+           (unsigned long long)newest);
+  }
+  return outcome < 0 ? outcome : 0;
+}
+
+/* Raises the gate of `segment` and takes its newest plan for f->step, if that is newer than `held`. 1: taken. */
+static int begin_step(freezer_t *f, fz_segment *segment, uint64_t held) {
+  const uint64_t newest = fz_gate_raise(segment, f->step);
+  fz_rank_note(segment, f->identity.rank, f->step, f->epoch);
+  if (newest <= held)
+    return 0;
+  const int r = fz_segment_choose(segment, f->step, newest, held, &f->spare);
+  if (r != 0)
+    return told(f, r, newest);
+  f->lost_told = f->damage_told = false;
+  fz_flags_take_spare(f);
+  fz_rank_hold(segment, f->identity.rank, f->plan.gen);
+  return 1;
+}
+
+int fz_holds_begin_step(freezer_t *f) {
+  int of_next = 0;
+  if (f->next) {
+    of_next = begin_step(f, f->next, 0);
+    if (of_next == 1) {
+      f->current = let_go(f, f->current);
+      f->current = f->next;
+      f->next = NULL;
+      return 1;
+    }
+  }
+  const int of_current = f->current ? begin_step(f, f->current, f->plan.gen) : 0;
+  return of_current ? of_current : of_next;
+}
+
+bool fz_holds_has_plan(const freezer_t *f) {
+  const fz_segment *segment = f->next ? f->next : f->current;
+  uint64_t started, gen = 0;
+  if (segment)
+    fz_gate_read(segment, &started, &gen);
+  return gen > 0;
+}
+
+fz_segment *fz_holds_newest(const freezer_t *f, uint64_t *ret_gen) {
+  *ret_gen = f->next || !f->current ? 0 : f->plan.gen;
+  return f->next ? f->next : f->current ? f->current : f->stale;
+}
+
+static bool is_same_file(const fz_segment *segment, const struct stat *st) {
+  struct stat own;
+  return segment && fstat(fz_segment_fd(segment), &own) == 0 && own.st_dev == st->st_dev && own.st_ino == st->st_ino;
+}
+
+static void take_lock(freezer_t *f, fz_segment *segment) {
+  const int r = fz_rank_lock(segment, f->identity.rank);
+  if (r < 0)
+    fz_log(f, FREEZER_LOG_WARNING, "cannot mark rank %u as living: %s", (unsigned)f->identity.rank,
+           freezer_strerror(r));
+}
+
+/* freezerd goes on with a segment that is held: nothing changes, but for what its new process may have cleared. */
+static int keep(freezer_t *f, fz_segment *segment, int fd) {
+  (void)close(fd); /* which drops the lock that this process had on the file */
+  take_lock(f, segment);
+  if (fz_rank_read(segment, f->identity.rank).pid == 0) {
+    fz_rank_enter(segment, f->identity.rank, f->identity.pid);
+    if (segment == f->current)
+      fz_rank_hold(segment, f->identity.rank, f->plan.gen);
+  }
+  if (segment != f->next)
+    f->next = let_go(f, f->next);
+  return 1;
+}
+
+static int check_segment(const freezer_t *f, const fz_segment *segment, uint64_t incarnation) {
+  const fz_segment_info *info = fz_segment_get_info(segment);
+  if (info->incarnation != incarnation || f->identity.rank >= info->world ||
+      fz_segment_n_params(segment) != f->n_params ||
+      fz_segment_layout_hash(segment) != fz_params_layout_hash(f->params))
+    return -EBADMSG;
+  return 0;
+}
+
+/* The arrays of both plans, once: every segment for these parameters has slots of one size. */
+static int reserve_plans(freezer_t *f, const fz_segment *segment) {
+  int r = f->plan.rows ? 0 : fz_plan_reserve(&f->plan, segment);
+  if (r == 0 && !f->spare.rows)
+    r = fz_plan_reserve(&f->spare, segment);
+  return r;
+}
+
+int fz_holds_welcome(freezer_t *f, int fd, uint64_t incarnation) {
+  struct stat st;
+  if (fstat(fd, &st) == 0) {
+    if (is_same_file(f->next, &st))
+      return keep(f, f->next, fd);
+    if (is_same_file(f->current, &st))
+      return keep(f, f->current, fd);
+    if (is_same_file(f->stale, &st))
+      return keep(f, f->stale, fd);
+  }
+  fz_segment *segment = NULL;
+  int r = fz_segment_map_of(&segment, fd, false, f->link.peer_uid);
+  if (r < 0) {
+    (void)close(fd);
+    return r;
+  }
+  r = check_segment(f, segment, incarnation);
+  if (r == 0)
+    r = reserve_plans(f, segment);
+  if (r < 0) {
+    fz_segment_free(segment);
+    return r;
+  }
+  f->next = let_go(f, f->next);
+  f->stale = let_go(f, f->stale);
+  f->next = segment;
+  fz_rank_enter(segment, f->identity.rank, f->identity.pid);
+  take_lock(f, segment);
+  /* Before ready is sent, so that no plan is for a step that this rank has begun without it. */
+  if (f->begun)
+    (void)fz_gate_raise(segment, f->step);
+  return 0;
+}
+
+bool fz_holds_rewind(freezer_t *f) {
+  fz_segment *newest = f->next ? f->next : f->current;
+  if (f->next && f->current)
+    f->current = let_go(f, f->current);
+  if (newest) {
+    f->stale = let_go(f, f->stale);
+    f->stale = newest;
+  }
+  f->next = f->current = NULL;
+  fz_flags_forget_plan(f);
+  return f->stale != NULL;
+}
