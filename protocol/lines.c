@@ -105,7 +105,7 @@ int fz_line_reader_receive(fz_line_reader *reader, int fd) {
   ssize_t length;
   do {
     message.msg_control = control.space;
-    message.msg_controllen = sizeof(control.space);
+    message.msg_controllen = CMSG_LEN(sizeof(int)); /* of one: CMSG_SPACE() would have room for two */
     length = recvmsg(fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
   } while (length < 0 && errno == EINTR);
   if (length < 0)
