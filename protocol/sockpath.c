@@ -128,7 +128,13 @@ static pid_t read_lock_pid(const char *path) {
   return pid > 0 && pid == (pid_t)pid ? (pid_t)pid : 0;
 }
 
-static void explain_stale(struct fz_socket_candidate *candidate) {
+/* A socket that nobody listens on; connect says the same of a file that is no socket. */
+static int explain_refused(struct fz_socket_candidate *candidate) {
+  struct stat found;
+  if (lstat(candidate->path, &found) == 0 && !S_ISSOCK(found.st_mode) && !S_ISLNK(found.st_mode)) {
+    say(candidate->reason, sizeof(candidate->reason), "there is something else than a socket");
+    return settle(candidate, FZ_SOCKET_FAILED, -ENOTSOCK);
+  }
   const pid_t pid = read_lock_pid(candidate->path);
   if (pid == 0)
     say(candidate->reason, sizeof(candidate->reason), "stale socket, nobody listens on it");
@@ -136,6 +142,7 @@ static void explain_stale(struct fz_socket_candidate *candidate) {
     say(candidate->reason, sizeof(candidate->reason), "stale socket of pid %ld (gone)", (long)pid);
   else
     say(candidate->reason, sizeof(candidate->reason), "pid %ld does not listen on it", (long)pid);
+  return settle(candidate, FZ_SOCKET_STALE, -ECONNREFUSED);
 }
 
 static int explain_failure(struct fz_socket_candidate *candidate, int error) {
@@ -145,8 +152,7 @@ static int explain_failure(struct fz_socket_candidate *candidate, int error) {
     say(candidate->reason, sizeof(candidate->reason), "no such socket");
     return settle(candidate, FZ_SOCKET_ABSENT, error);
   case -ECONNREFUSED:
-    explain_stale(candidate);
-    return settle(candidate, FZ_SOCKET_STALE, error);
+    return explain_refused(candidate);
   case -EAGAIN:
     say(candidate->reason, sizeof(candidate->reason), "freezerd accepts nobody: it is stopped or overloaded");
     return settle(candidate, FZ_SOCKET_BUSY, error);
