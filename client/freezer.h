@@ -87,8 +87,9 @@ typedef struct freezer_options {
   void *log_user;        /**< given back to log */
 } freezer_options_t;
 
+/* In the order of the members, since C++ before 2020 knows no names here. */
 #define FREEZER_OPTIONS_INIT \
-  { .size = sizeof(freezer_options_t), .param_size = sizeof(freezer_param_t), .world = 1, .attach_timeout_ms = -1 }
+  { sizeof(freezer_options_t), sizeof(freezer_param_t), NULL, NULL, NULL, NULL, 0, 0, 1, 0, 0, NULL, -1, NULL, NULL }
 
 /**
  * Registers the parameters and attaches to freezerd if there is one.

@@ -69,7 +69,7 @@ struct fz_link {
   int64_t retry_at_ms, poll_at_ms;
   int64_t retry_wait_ms;                /* after a refusal, grows */
   bool refused;                         /* freezerd said no; cleared by welcome */
-  bool owes_rewind;                     /* training went back while freezerd was away */
+  bool owes_rewind;                     /* training went back, and no segment came for that yet */
   char last_error[FZ_CODE_MAX + 1];     /* not to log the same refusal again and again */
   char name_given[FZ_RUN_NAME_MAX + 1]; /* what freezerd called the run last */
 };

@@ -192,7 +192,6 @@ static void on_welcome(freezer_t *f, const struct fz_welcome *welcome) {
     give_up_for_now(f);
     return;
   }
-  link->owes_rewind = false;
   fz_events_set_thresholds(f);
 }
 
@@ -369,14 +368,14 @@ int fz_link_wait(freezer_t *f) {
 void fz_link_rewind(freezer_t *f, bool held) {
   struct fz_link *link = &f->link;
   f->events.applied_unsent = f->events.step_unsent = f->events.epoch_unsent = false;
-  if (link->state == FZ_LINK_READY) {
-    if (push_rewind(f))
-      (void)fz_link_flush(f);
-    else
-      give_up_for_now(f);
-  } else if (held) {
-    link->owes_rewind = true;
-  }
+  /* Owed until another segment comes: the connection may end before freezerd has read it. */
+  link->owes_rewind = held;
+  if (link->state != FZ_LINK_READY)
+    return;
+  if (push_rewind(f))
+    (void)fz_link_flush(f);
+  else
+    give_up_for_now(f);
 }
 
 void fz_link_close(freezer_t *f) {
