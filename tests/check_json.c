@@ -98,6 +98,8 @@ static const struct {
   { "{\"a\":[1 2]}", "comma" },
   { "{\"a\":[}", "value" },
   { "{\"a\":[1}", "comma" },
+  { "{\"a\":[1}}", "comma" },
+  { "{\"a\":{\"b\":1]}", "comma" },
   { "{\"a\":{]}", "key" },
   { "{\"a\":/* */1}", "value" },
 };
@@ -242,6 +244,10 @@ START_TEST(reads_integers_exactly)
     fz_json *root = parse(text);
     const bool whole = fz_json_integer(fz_json_member(root, "n"), &value);
     ck_assert_msg(whole == numbers[_i].whole, "%s", text);
+    fz_field_error error;
+    fz_field_error_init(&error, root);
+    ck_assert_uint_eq(fz_json_get_integer(root, "n", 0, FZ_INT_MAX, &error), numbers[_i].value);
+    ck_assert_int_eq(fz_field_error_is_set(&error), !whole);
     if (whole)
       ck_assert_uint_eq(value, numbers[_i].value);
     fz_json_free(root);

@@ -317,6 +317,36 @@ START_TEST(keeps_descriptors_apart)
 }
 END_TEST
 
+/* A line that asks and came without one must not get that of a later line; nor the last of a crowd its successor's. */
+START_TEST(gives_no_line_what_is_not_its_own)
+{
+  int pair[2];
+  make_pair(pair);
+  fz_line_reader reader = FZ_LINE_READER_NULL;
+  const int file = make_file();
+  send_all(pair[1], "welcome\n", -1);
+  ck_assert_int_eq(fz_line_reader_receive(&reader, pair[0]), 0);
+  send_all(pair[1], "welcome\n", file);
+  ck_assert_int_eq(fz_line_reader_receive(&reader, pair[0]), 0);
+  expect_line(&reader, "welcome");
+  ck_assert_int_eq(fz_line_reader_take_fd(&reader), -1);
+  expect_line(&reader, "welcome");
+  ck_assert_uint_eq(inode_of(fz_line_reader_take_fd(&reader)), inode_of(file));
+
+  for (size_t i = 0; i <= FZ_LINE_FDS_MAX; i++) {
+    send_all(pair[1], "welcome\n", i == FZ_LINE_FDS_MAX ? STDIN_FILENO : file);
+    ck_assert_int_eq(fz_line_reader_receive(&reader, pair[0]), 0);
+  }
+  for (size_t i = 0; i < FZ_LINE_FDS_MAX; i++) {
+    expect_line(&reader, "welcome");
+    ck_assert_uint_eq(inode_of(fz_line_reader_take_fd(&reader)), inode_of(file));
+  }
+  expect_line(&reader, "welcome");
+  ck_assert_int_eq(fz_line_reader_take_fd(&reader), -1);
+  fz_line_reader_deinit(&reader);
+}
+END_TEST
+
 START_TEST(closes_what_nobody_asked_for)
 {
   int pair[2];
@@ -383,9 +413,13 @@ START_TEST(says_that_descriptors_ran_out)
   make_pair(pair);
   fz_line_reader reader = FZ_LINE_READER_NULL;
   send_all(pair[1], "resume\n", file);
-  const struct rlimit none = { .rlim_cur = 0, .rlim_max = 0 };
+  struct rlimit before;
+  ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &before), 0);
+  const struct rlimit none = { .rlim_cur = 0, .rlim_max = before.rlim_max };
   ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &none), 0);
-  ck_assert_int_eq(fz_line_reader_receive(&reader, pair[0]), -EPROTO);
+  const int r = fz_line_reader_receive(&reader, pair[0]);
+  ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &before), 0);
+  ck_assert_int_eq(r, -EPROTO);
   fz_line_reader_deinit(&reader);
 }
 END_TEST
@@ -514,6 +548,28 @@ START_TEST(owns_or_borrows_descriptors)
 }
 END_TEST
 
+/* The first byte takes it along; the rest of the line goes without. */
+START_TEST(sends_a_descriptor_once)
+{
+  int pair[2];
+  make_pair(pair);
+  const size_t length = 1000 * 1000;
+  char *line = malloc(length);
+  ck_assert_ptr_nonnull(line);
+  memset(line, 'x', length);
+  line[length - 1] = '\n';
+  const int file = make_file();
+  fz_output output = FZ_OUTPUT_NULL;
+  ck_assert_int_eq(fz_output_push_fd(&output, line, length, file, true), 0);
+  ck_assert_int_eq(fz_output_flush(&output, pair[0]), FZ_IO_AGAIN);
+  ck_assert(output.partial);
+  ck_assert_uint_eq(output.n_fds, 0);
+  ck_assert_int_eq(fcntl(file, F_GETFD), -1);
+  fz_output_deinit(&output);
+  free(line);
+}
+END_TEST
+
 /* A trainer's way with a stopped daemon: finish the line that was begun, forget the rest, never wait. */
 START_TEST(drops_what_was_not_begun)
 {
@@ -573,6 +629,7 @@ Suite *fz_suite(void) {
   tcase_add_test(descriptors, gives_a_descriptor_to_its_line);
   tcase_add_test(descriptors, gives_a_descriptor_to_a_line_in_pieces);
   tcase_add_test(descriptors, keeps_descriptors_apart);
+  tcase_add_test(descriptors, gives_no_line_what_is_not_its_own);
   tcase_add_test(descriptors, closes_what_nobody_asked_for);
   tcase_add_loop_test(descriptors, refuses_several_descriptors_at_once, 0, 3);
   tcase_add_test(descriptors, says_that_descriptors_ran_out);
@@ -582,6 +639,7 @@ Suite *fz_suite(void) {
   tcase_add_test(sending, sends_through_a_narrow_socket);
   tcase_add_test(sending, limits_a_queue);
   tcase_add_test(sending, owns_or_borrows_descriptors);
+  tcase_add_test(sending, sends_a_descriptor_once);
   tcase_add_test(sending, drops_what_was_not_begun);
   suite_add_tcase(suite, sending);
   return suite;

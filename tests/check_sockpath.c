@@ -433,6 +433,40 @@ END_TEST
 
 /* --- races --- */
 
+int __real_flock(int fd, int operation);
+int __wrap_flock(int fd, int operation);
+
+/* What happens between opening the lock file and locking it: its holder ends and removes it, so many times. */
+static unsigned removals;
+static char removed[220];
+
+int __wrap_flock(int fd, int operation) {
+  if (removals > 0) {
+    removals--;
+    (void)unlink(removed);
+  }
+  return __real_flock(fd, operation);
+}
+
+START_TEST(locks_the_file_that_others_see)
+{
+  const char *path = new_path("s");
+  (void)snprintf(removed, sizeof(removed), "%s.lock", path);
+  fz_listener listener = FZ_LISTENER_NULL;
+  removals = 5;
+  must_open(&listener, path);
+  ck_assert_uint_eq(removals, 0);
+  struct stat locked;
+  struct stat named;
+  ck_assert_int_eq(fstat(listener.lock_fd, &locked), 0);
+  ck_assert_int_eq(stat(removed, &named), 0);
+  ck_assert_uint_eq(locked.st_ino, named.st_ino);
+  fz_listener_close(&listener);
+  removals = 1000000;
+  ck_assert_int_eq(try_open(&listener, path), -EBUSY);
+}
+END_TEST
+
 /* What all processes of a race see. */
 struct race {
   atomic_uint holders;
@@ -597,6 +631,14 @@ START_TEST(knows_its_peer)
   ck_assert(fz_peer_is_allowed(pair[0], &peer, peer.gid));
   ck_assert(!fz_peer_is_allowed(pair[0], &peer, peer.gid + 12345));
   ck_assert_int_lt(fz_peer_get(STDIN_FILENO, &peer), 0);
+  if (geteuid() != 0)
+    return;
+  ck_assert_int_eq(seteuid(NOBODY), 0);
+  peer.uid = 0;
+  ck_assert(fz_peer_is_allowed(pair[0], &peer, FZ_NO_GROUP));
+  peer.uid = NOBODY - 1;
+  ck_assert(!fz_peer_is_allowed(pair[0], &peer, FZ_NO_GROUP));
+  ck_assert_int_eq(seteuid(0), 0);
 }
 END_TEST
 
@@ -680,6 +722,7 @@ Suite *fz_suite(void) {
   suite_add_tcase(suite, listener);
   TCase *races = tcase_create("races");
   tcase_set_timeout(races, 20);
+  tcase_add_test(races, locks_the_file_that_others_see);
   tcase_add_test(races, lets_one_of_many_win);
   tcase_add_test(races, is_never_open_to_others);
   suite_add_tcase(suite, races);
