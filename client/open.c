@@ -159,7 +159,6 @@ static int set_up(freezer_t *f, const freezer_options_t *options, const freezer_
   f->link.state = is_set("FREEZER_DISABLE") ? FZ_LINK_OFF : FZ_LINK_DOWN;
   f->batches_left = f->batches_per_tick = 1;
   fz_socket_search_init(&f->link.places, options->socket);
-  fz_link_init(f);
   return 0;
 }
 
@@ -191,6 +190,7 @@ int freezer_open(freezer_t **out, const freezer_options_t *options, const freeze
     return -ENOMEM;
   f->log = taken.log;
   f->log_user = taken.log_user;
+  fz_link_init(f);
   r = set_up(f, &taken, params, count);
   if (r == 0)
     r = attach(f);
