@@ -464,7 +464,8 @@ START_TEST(writes_numbers_that_read_back)
     const char *line;
     size_t length;
     ck_assert_int_eq(fz_writer_line(&writer, &line, &length), 0);
-    fz_json *root = parse(strtok((char *)(uintptr_t)line, "\n"));
+    fz_json *root = NULL;
+    ck_assert_int_eq(fz_json_parse(&root, line, length - 1, NULL, 0), 0);
     const double back = fz_json_number(fz_json_member(root, "v"));
     if (isfinite(value))
       ck_assert_msg(memcmp(&back, &value, sizeof(value)) == 0, "%a became %a by %s", value, back, line);
