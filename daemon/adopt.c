@@ -1,0 +1,185 @@
+/* adopt.c - segments of a freezerd before us, in which ranks live: carried on, so that they see one gate throughout. */
+#include "config.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "daemon/adopt.h"
+#include "daemon/run.h"
+
+/* Where the C library keeps shm_open()'s objects. */
+#define SHM_FOLDER "/dev/shm"
+
+static bool is_ours(const fz_core *core, const fz_segment *segment) {
+  const fz_segment_info *info = fz_segment_get_info(segment);
+  char key[FZ_RUN_KEY_LENGTH + 1];
+
+  fz_run_key(core->scope, info->run, key);
+  return strcmp(key, info->run_key) == 0 && strcmp(core->boot_id, info->boot_id) == 0;
+}
+
+static bool is_alive(const fz_segment *segment) {
+  for (uint32_t i = 0; i < fz_segment_get_info(segment)->world; i++)
+    if (fz_rank_is_locked(segment, i))
+      return true;
+  return false;
+}
+
+/** Takes the newest plan out of the ring. One that was never published leaves the run at the baseline. */
+static int take_plan(fz_run *run) {
+  uint64_t started, gen;
+  fz_plan plan = FZ_PLAN_NULL;
+
+  fz_gate_read(run->segment, &started, &gen);
+  if (gen == 0)
+    return 0;
+  int r = fz_plan_reserve(&plan, run->segment);
+  if (r == 0)
+    r = fz_segment_read_plan(run->segment, gen, &plan);
+  if (r != 0) {
+    fz_plan_deinit(&plan);
+    return r < 0 ? r : -EBADMSG;
+  }
+  fz_plan_deinit(&run->plan);
+  run->plan = plan;
+  run->planned = true;
+  return 0;
+}
+
+/** Ranks that live hold their line; what they hold they said to the freezerd before us. */
+static void take_ranks(fz_run *run) {
+  for (uint32_t i = 0; i < run->world; i++) {
+    const struct fz_rank_line line = fz_rank_read(run->segment, i);
+    if (line.pid == 0)
+      continue;
+    if (!fz_rank_is_locked(run->segment, i)) {
+      fz_rank_leave(run->segment, i);
+      continue;
+    }
+    run->ranks[i].pid = line.pid;
+    run->ranks[i].gen = line.gen <= run->plan.gen ? line.gen : 0;
+  }
+}
+
+/** Makes the run of a segment. The segment is consumed on success. */
+static int adopt(fz_core *core, fz_segment *segment, const char *name) {
+  const fz_segment_info *info = fz_segment_get_info(segment);
+  fz_params *params = NULL;
+  fz_run *run = NULL;
+  int r = fz_segment_params(segment, &params);
+
+  if (r < 0)
+    return r;
+  r = fz_core_add(core, info->run, info->run, &run);
+  if (r == 0)
+    r = fz_run_launch(run, info->job, info->attempt, info->world);
+  if (r == 0)
+    r = fz_run_set_params(run, params);
+  fz_params_unref(params);
+  if (r < 0)
+    return r; /* an empty run is left behind: the trainer that comes next begins in it */
+  run->segment = segment;
+  run->incarnation = info->incarnation;
+  run->new_processes = false;
+  snprintf(run->segment_name, sizeof(run->segment_name), "%s", name);
+  r = take_plan(run);
+  if (r < 0) {
+    run->segment = NULL;
+    return r;
+  }
+  take_ranks(run);
+  run->adopted = run->planned;
+  fz_run_check_life(run);
+  fz_log_write(&core->log, FZ_LOG_NOTICE, FZ_LOG_ABOUT(.event = "run", .run = run->name, .gen = run->plan.gen),
+               "found alive: incarnation %" PRIu64 ", gen %" PRIu64 ", goes on", run->incarnation, run->plan.gen);
+  if (run->adopted)
+    fz_run_warn(run, "freezerd was restarted: the masks of before stay in force until the next change; earlier "
+                     "overrides, pins and loaded rules are not known any more");
+  return 0;
+}
+
+/** The highest incarnation of this run in shared memory in which somebody lives; older ones and empty ones are removed. */
+static int find_segment(fz_core *core, const char *run, fz_segment **ret_segment, char *ret_name, size_t size) {
+  char key[FZ_RUN_KEY_LENGTH + 1], prefix[64];
+  fz_segment *best = NULL;
+  DIR *folder = opendir(SHM_FOLDER);
+
+  if (!folder)
+    return -errno;
+  fz_run_key(core->scope, run, key);
+  const int length = snprintf(prefix, sizeof(prefix), "freezer.%lu.%s.", (unsigned long)core->uid, key);
+  for (const struct dirent *entry; (entry = readdir(folder));) {
+    char name[FZ_SEGMENT_NAME_MAX + 1];
+    fz_segment *segment = NULL;
+    if (strncmp(entry->d_name, prefix, (size_t)length) != 0 || strlen(entry->d_name) >= sizeof(name) - 1)
+      continue;
+    snprintf(name, sizeof(name), "/%s", entry->d_name);
+    const int r = fz_segment_open(&segment, name, true);
+    if (r == 0 && is_ours(core, segment) && is_alive(segment) &&
+        (!best || fz_segment_get_info(segment)->incarnation > fz_segment_get_info(best)->incarnation)) {
+      fz_segment_free(best);
+      best = segment;
+      snprintf(ret_name, size, "%s", name);
+      continue;
+    }
+    /* Nobody lives in it: it can only be what a killed freezerd left. One that somebody holds on to is not touched. */
+    if (r == 0 && !is_alive(segment))
+      (void)fz_segment_unlink(name);
+    fz_segment_free(segment);
+  }
+  closedir(folder);
+  *ret_segment = best;
+  return best ? 0 : -ENOENT;
+}
+
+int fz_adopt_by_name(fz_core *core, const char *name) {
+  char segment_name[FZ_SEGMENT_NAME_MAX + 1];
+  fz_segment *segment = NULL;
+  int r = find_segment(core, name, &segment, segment_name, sizeof(segment_name));
+
+  if (r < 0)
+    return r;
+  r = adopt(core, segment, segment_name);
+  if (r < 0) {
+    fz_log_write(&core->log, FZ_LOG_WARNING, FZ_LOG_ABOUT(.event = "shm", .run = name),
+                 "the segment %s cannot be carried on: %s", segment_name, strerror(-r));
+    fz_segment_free(segment);
+  }
+  return r;
+}
+
+int fz_adopt_resume(fz_trainer *trainer, int fd, char *ret_name) {
+  fz_core *core = trainer->core;
+  const uid_t owner = fz_connection_peer(trainer->connection)->uid;
+  char name[FZ_SEGMENT_NAME_MAX + 1];
+  fz_segment *segment = NULL;
+  int r = fz_segment_map_of(&segment, fd, true, core->uid);
+
+  if (r == -EPERM && owner != core->uid)
+    r = fz_segment_map_of(&segment, fd, true, owner);
+  if (r < 0) {
+    close(fd);
+    return r;
+  }
+  const fz_segment_info *info = fz_segment_get_info(segment);
+  if (!is_ours(core, segment)) {
+    fz_segment_free(segment);
+    return -EPERM;
+  }
+  snprintf(ret_name, FZ_RUN_NAME_MAX + 1, "%s", info->run);
+  /* The name first: another segment of the run may be newer than the one that this rank holds. */
+  if (!fz_core_find(core, info->run) && fz_adopt_by_name(core, info->run) < 0) {
+    r = fz_segment_name(name, sizeof(name), core->uid, info->run_key, info->incarnation);
+    if (r == 0)
+      r = adopt(core, segment, name);
+    if (r == 0)
+      return 0;
+  }
+  fz_segment_free(segment);
+  return r;
+}

@@ -1,0 +1,31 @@
+/* adopt.h - segments of a freezerd before us, in which ranks live: carried on, so that they see one gate throughout. */
+#ifndef FZ_ADOPT_H
+#define FZ_ADOPT_H
+
+#include <stdint.h>
+
+#include "daemon/core.h"
+#include "daemon/trainer.h"
+
+/*
+ * A segment is carried on if it is one of ours: its run key is that of this state directory (or socket) and its run, its
+ * boot id is this boot's, and a rank lives in it. The run takes parameters, launch and plan from it, and its gens go on.
+ * What nobody told this freezerd (rules that were loaded, overrides, pins) is not in it: the plan stays as it is until a
+ * change is asked for, and `status` says so.
+ */
+
+/**
+ * Looks for a segment of a run that is not known yet by its name in shared memory; removes those that nobody lives in.
+ * @return 0 it was adopted: the run is there; -ENOENT there is none; other negative errno
+ */
+int fz_adopt_by_name(fz_core *core, const char *name);
+
+/**
+ * A trainer handed back the descriptor of the segment that it holds. Adopts it if its run is not known.
+ * @param fd         consumed
+ * @param ret_name   the run that the segment names, FZ_RUN_NAME_MAX + 1 bytes
+ * @return 0; -EBADMSG, -EPERM and the like: it is none of ours, go on without it
+ */
+int fz_adopt_resume(fz_trainer *trainer, int fd, char *ret_name);
+
+#endif

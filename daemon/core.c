@@ -1,0 +1,101 @@
+/* core.c - what freezerd knows apart from its loop and sockets: all runs, who watches, and the means to speak. */
+#include "config.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "daemon/clock.h"
+#include "daemon/core.h"
+#include "daemon/pending.h"
+#include "daemon/run.h"
+
+int fz_core_init(fz_core *core, const char *socket, const char *state_dir) {
+  core->timers = (fz_timers){ 0 };
+  core->uid = geteuid();
+  core->started_ms = fz_clock_ms();
+  fz_boot_id(core->boot_id);
+  core->socket = strdup(socket);
+  core->state_dir = state_dir ? strdup(state_dir) : NULL;
+  /* A socket that systemd made may be known by a link: the key must not depend on how it was named. */
+  core->scope = state_dir ? strdup(state_dir) : realpath(socket, NULL);
+  if (!core->scope)
+    core->scope = strdup(socket);
+  if (!core->socket || !core->scope || (state_dir && !core->state_dir)) {
+    fz_core_deinit(core);
+    return -ENOMEM;
+  }
+  return 0;
+}
+
+void fz_core_deinit(fz_core *core) {
+  while (core->runs) {
+    fz_run *run = core->runs;
+    core->runs = run->next;
+    fz_run_drop_segment(run, fz_run_lives(run));
+    fz_run_free(run);
+  }
+  core->n_runs = 0;
+  core->default_rules = fz_ruleset_unref(core->default_rules);
+  free(core->default_source);
+  free(core->socket);
+  free(core->state_dir);
+  free(core->scope);
+  core->default_source = core->socket = core->state_dir = core->scope = NULL;
+  fz_writer_deinit(&core->writer);
+}
+
+fz_run *fz_core_find(const fz_core *core, const char *name) {
+  for (fz_run *run = core->runs; run; run = run->next)
+    if (strcmp(run->name, name) == 0)
+      return run;
+  return NULL;
+}
+
+/** Whether nobody would miss the run's object: no rank lives and no peer points at it. */
+static bool is_evictable(const fz_run *run) {
+  for (uint32_t i = 0; i < run->world; i++)
+    if (run->ranks[i].trainer)
+      return false;
+  for (const fz_pending *pending = run->pendings; pending; pending = pending->next)
+    if (pending->waiter)
+      return false;
+  return !fz_run_lives(run);
+}
+
+static int evict(fz_core *core) {
+  fz_run **oldest = NULL;
+
+  for (fz_run **link = &core->runs; *link; link = &(*link)->next)
+    if (is_evictable(*link) && (!oldest || (*link)->idle_ms < (*oldest)->idle_ms))
+      oldest = link;
+  if (!oldest)
+    return -ENOSPC;
+  fz_run *run = *oldest;
+  *oldest = run->next;
+  core->n_runs--;
+  fz_log_write(&core->log, FZ_LOG_NOTICE, FZ_LOG_ABOUT(.event = "run", .run = run->name),
+               "forgotten, with its overrides: it has ended, and there are %u other runs", FZ_RUNS_MAX);
+  fz_run_drop_segment(run, false);
+  fz_run_free(run);
+  return 0;
+}
+
+int fz_core_add(fz_core *core, const char *name, const char *requested, fz_run **ret_run) {
+  fz_run *run;
+  int r = core->n_runs >= FZ_RUNS_MAX ? evict(core) : 0;
+
+  if (r < 0)
+    return r;
+  r = fz_run_new(&run, core, name, requested);
+  if (r < 0)
+    return r;
+  fz_run **link = &core->runs;
+  while (*link)
+    link = &(*link)->next;
+  *link = run;
+  core->n_runs++;
+  *ret_run = run;
+  return 0;
+}

@@ -1,0 +1,60 @@
+/* since.c - since which step each parameter of a run is as it is, and why in a few words. */
+#include "config.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/rules/explain.h"
+#include "daemon/run.h"
+#include "daemon/since.h"
+#include "protocol/mask.h"
+
+/** The arrays; false when there is no memory for them: then nothing is known, which is no harm. */
+static bool reserve(fz_run *run, const uint64_t *mask) {
+  const size_t n = fz_params_count(run->params), words = fz_mask_words(n);
+
+  if (run->since)
+    return true;
+  run->seen = malloc((words + 1) * sizeof(*run->seen));
+  run->since = malloc((n + 1) * sizeof(*run->since));
+  if (!run->seen || !run->since) {
+    fz_since_forget(run);
+    return false;
+  }
+  memcpy(run->seen, mask, words * sizeof(*mask));
+  for (size_t i = 0; i < n; i++)
+    run->since[i] = FZ_TIME_NEVER;
+  return true;
+}
+
+size_t fz_since_note(fz_run *run, uint64_t step) {
+  const size_t n = fz_params_count(run->params), words = fz_mask_words(n);
+  uint64_t *mask = calloc(words + 1, sizeof(*mask));
+  size_t changed = 0;
+
+  if (mask && fz_run_mask(run, mask) == 0 && reserve(run, mask)) {
+    for (size_t w = 0; w < words; w++)
+      for (uint64_t bits = mask[w] ^ run->seen[w]; bits; bits &= bits - 1) {
+        run->since[w * 64 + (size_t)__builtin_ctzll(bits)] = step;
+        changed++;
+      }
+    memcpy(run->seen, mask, words * sizeof(*mask));
+  }
+  free(mask);
+  return changed;
+}
+
+uint64_t fz_since_step(const fz_run *run, size_t param) { return run->since ? run->since[param] : FZ_TIME_NEVER; }
+
+void fz_since_forget(fz_run *run) {
+  free(run->seen);
+  free(run->since);
+  run->seen = NULL;
+  run->since = NULL;
+}
+
+char *fz_since_why(const fz_run *run, const struct fz_cause *cause, size_t param, bool trains) {
+  if (run->adopted && cause->layer == FZ_LAYER_BASELINE && fz_params_get(run->params, param)->requires_grad != trains)
+    return strdup("as before freezerd was restarted");
+  return fz_cause_text(run->in_force, cause, param);
+}

@@ -1,0 +1,184 @@
+/* startup.c - what freezerd does between its command line and its loop, and after it. */
+#include "config.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <pwd.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "daemon/core.h"
+#include "daemon/rulefile/rulefile.h"
+#include "daemon/server.h"
+#include "daemon/startup.h"
+#include "daemon/systemd.h"
+#include "daemon/text.h"
+#include "protocol/listener.h"
+
+/* ----------------------------------------------------------------------------------------------------- state directory */
+
+static char *default_state_dir(void) {
+  const char *base = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
+  const struct passwd *user;
+
+  if (base && *base == '/')
+    return fz_format("%s/freezer", base);
+  if (!home || *home != '/') {
+    user = getpwuid(geteuid());
+    home = user ? user->pw_dir : NULL;
+  }
+  return home && *home ? fz_format("%s/.local/state/freezer", home) : NULL;
+}
+
+/** Makes a folder and those above it, 0700. */
+static int make_folders(const char *path) {
+  char *copy = strdup(path);
+  int r = 0;
+
+  if (!copy)
+    return -ENOMEM;
+  for (char *slash = copy; r == 0 && slash;) {
+    slash = strchr(slash + 1, '/');
+    if (slash)
+      *slash = '\0';
+    if (mkdir(copy, 0700) < 0 && errno != EEXIST)
+      r = -errno;
+    if (slash)
+      *slash = '/';
+  }
+  free(copy);
+  return r;
+}
+
+/** The real path of the state directory, made if need be. NULL with 0: none is to be used. */
+static int open_state_dir(const fz_log *log, const fz_options *options, char **ret_path) {
+  char *path = NULL, *real = NULL;
+  int r;
+
+  *ret_path = NULL;
+  if (options->no_state)
+    return 0;
+  path = options->state_dir ? strdup(options->state_dir) : default_state_dir();
+  if (!path) {
+    fz_log_write(log, FZ_LOG_ERROR, FZ_LOG_ABOUT(.event = "daemon"),
+                 "no place for the state directory is known: say --state-dir DIR, or --state-dir none");
+    return -ENOENT;
+  }
+  r = make_folders(path);
+  if (r == 0) {
+    real = realpath(path, NULL);
+    r = real ? access(real, W_OK | X_OK) : -1;
+    r = r < 0 ? -errno : 0;
+  }
+  if (r < 0) {
+    fz_log_write(log, FZ_LOG_ERROR, FZ_LOG_ABOUT(.event = "daemon"), "state directory %s: %s", path, strerror(-r));
+    free(real);
+  } else {
+    *ret_path = real;
+  }
+  free(path);
+  return r;
+}
+
+/* --------------------------------------------------------------------------------------------------------------- rules */
+
+/** What is wrong with a rules file goes to stderr as it is: it has several lines, and a caret. */
+static int read_rules(fz_core *core, const char *path) {
+  fz_rulefile *file = NULL;
+  const int r = fz_rulefile_read(&file, path);
+
+  if (r < 0) {
+    fz_log_write(&core->log, FZ_LOG_ERROR, FZ_LOG_ABOUT(.event = "rules"), "%s: %s", path, strerror(-r));
+    return FZ_EXIT_FAILED;
+  }
+  for (size_t i = 0; i < fz_rulefile_n_messages(file); i++)
+    fprintf(stderr, "%s\n", fz_rulefile_message(file, i)->text);
+  fz_ruleset *ruleset = fz_rulefile_ruleset(file);
+  if (ruleset && fz_rulefile_n_errors(file) == 0) {
+    core->default_rules = fz_ruleset_ref(ruleset);
+    core->default_source = strdup(path);
+  }
+  fz_rulefile_free(file);
+  if (!core->default_rules)
+    fz_log_write(&core->log, FZ_LOG_ERROR, FZ_LOG_ABOUT(.event = "rules"), "%s has errors: freezerd does not start",
+                 path);
+  return core->default_rules ? FZ_EXIT_OK : FZ_EXIT_RULES;
+}
+
+/* ------------------------------------------------------------------------------------------------------------- running */
+
+static void say_ready(const fz_core *core, int ready_fd) {
+  char text[PATH_MAX];
+
+  fz_log_write(&core->log, FZ_LOG_NOTICE, FZ_LOG_ABOUT(.event = "daemon"),
+               "freezerd " PACKAGE_VERSION " listens on %s, state in %s", core->socket,
+               core->state_dir ? core->state_dir : "memory only");
+  snprintf(text, sizeof(text), "READY=1\nSTATUS=listens on %s\nMAINPID=%ld", core->socket, (long)getpid());
+  if (fz_systemd_notify(text) < 0)
+    fz_log_write(&core->log, FZ_LOG_WARNING, FZ_LOG_ABOUT(.event = "daemon"), "the service manager cannot be told");
+  if (ready_fd < 0)
+    return;
+  snprintf(text, sizeof(text), "%s\n", core->socket);
+  if (write(ready_fd, text, strlen(text)) < 0)
+    fz_log_write(&core->log, FZ_LOG_WARNING, FZ_LOG_ABOUT(.event = "daemon"), "cannot write to descriptor %d: %s",
+                 ready_fd, strerror(errno));
+  if (ready_fd > STDERR_FILENO)
+    close(ready_fd);
+}
+
+static int serve(fz_core *core, const fz_listener *listener, int ready_fd) {
+  fz_server *server = NULL;
+  int r = fz_server_new(&server, core, listener);
+
+  if (r < 0) {
+    fz_log_write(&core->log, FZ_LOG_ERROR, FZ_LOG_ABOUT(.event = "daemon"), "cannot serve: %s", strerror(-r));
+    return FZ_EXIT_FAILED;
+  }
+  say_ready(core, ready_fd);
+  r = fz_server_run(server);
+  const int closed = fz_server_free(server);
+  if (closed < 0)
+    fz_log_write(&core->log, FZ_LOG_ERROR, FZ_LOG_ABOUT(.event = "daemon"), "the loop did not close");
+  return r < 0 || closed < 0 ? FZ_EXIT_FAILED : FZ_EXIT_OK;
+}
+
+static int listen_and_serve(fz_core *core, const fz_options *options, const char *state_dir) {
+  fz_listener listener = FZ_LISTENER_NULL;
+  char reason[512] = "";
+  int r = fz_listener_open(&listener, options->socket, FZ_NO_GROUP, reason, sizeof(reason));
+
+  if (r != 0) {
+    fz_log_write(&core->log, FZ_LOG_ERROR, FZ_LOG_ABOUT(.event = "daemon"), "%s", *reason ? reason : strerror(-r));
+    return r == -EACCES || r == -EPERM ? FZ_EXIT_PERMISSION : FZ_EXIT_FAILED;
+  }
+  r = fz_core_init(core, listener.path, state_dir);
+  if (r < 0)
+    fz_log_write(&core->log, FZ_LOG_ERROR, FZ_LOG_ABOUT(.event = "daemon"), "%s", strerror(-r));
+  r = r < 0 ? FZ_EXIT_FAILED : serve(core, &listener, options->ready_fd);
+  fz_listener_close(&listener);
+  return r;
+}
+
+int fz_daemon_run(const fz_options *options) {
+  fz_core core = FZ_CORE_NULL;
+  char *state_dir = NULL;
+  int r;
+
+  fz_log_init(&core.log, STDERR_FILENO, options->log_level, options->log_format);
+  /* A peer that goes away is an error code of a send, not the end of the daemon. */
+  signal(SIGPIPE, SIG_IGN);
+  r = options->rules ? read_rules(&core, options->rules) : FZ_EXIT_OK;
+  if (r == FZ_EXIT_OK) {
+    const int failed = open_state_dir(&core.log, options, &state_dir);
+    r = failed == -EACCES || failed == -EPERM ? FZ_EXIT_PERMISSION : failed < 0 ? FZ_EXIT_FAILED : FZ_EXIT_OK;
+  }
+  if (r == FZ_EXIT_OK)
+    r = listen_and_serve(&core, options, state_dir);
+  fz_core_deinit(&core);
+  free(state_dir);
+  return r;
+}

@@ -1,0 +1,74 @@
+/* trainer.h - a rank's side of the conversation: what it may say when, and what it is told. */
+#ifndef FZ_TRAINER_H
+#define FZ_TRAINER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "daemon/connection.h"
+#include "daemon/core.h"
+#include "protocol/message.h"
+#include "protocol/params.h"
+
+/*
+ * STATES
+ *
+ *   NEW        hello expected
+ *   RESUMING   hello said that resume follows
+ *   LISTING    it was asked for its parameters
+ *   WELCOMED   it has the segment; ready expected
+ *   ATTACHED   it trains, and tells what it was asked to
+ *   ENDED      refused or retired: what it still says is passed over
+ *
+ * `run` is set from hello on: its place among the run's ranks is taken before anything is waited for, so that nobody
+ * else gets it meanwhile.
+ */
+enum fz_trainer_state {
+  FZ_TRAINER_NEW,
+  FZ_TRAINER_RESUMING,
+  FZ_TRAINER_LISTING,
+  FZ_TRAINER_WELCOMED,
+  FZ_TRAINER_ATTACHED,
+  FZ_TRAINER_ENDED
+};
+
+struct fz_trainer {
+  fz_core *core;
+  fz_connection *connection;
+  enum fz_trainer_state state;
+  fz_run *run;
+  uint64_t incarnation; /* that it was welcomed to */
+  bool said_bye;
+
+  /* from hello */
+  char name[FZ_RUN_NAME_MAX + 1];
+  char framework[FZ_FRAMEWORK_MAX + 1];
+  char job[FZ_JOB_NAME_MAX + 1];
+  uint64_t attempt, pid, n_params, layout, baseline;
+  uint32_t rank, world;
+  char *rules; /* JSON text, or NULL */
+
+  fz_params *listed; /* its parameter table, as far as it has come */
+};
+
+/** -ENOMEM. */
+int fz_trainer_new(fz_trainer **ret_trainer, fz_core *core, fz_connection *connection);
+/** Gives up its place in its run. Takes NULL, returns NULL. */
+fz_trainer *fz_trainer_free(fz_trainer *trainer);
+
+/** Handles one message. */
+void fz_trainer_line(fz_trainer *trainer, const fz_json *root);
+
+void fz_trainer_notice(fz_trainer *trainer, enum fz_level level, const char *code, const char *message);
+/** Another attempt of its job has begun: it is told so and forgets the run. */
+void fz_trainer_retire(fz_trainer *trainer, uint64_t attempt);
+/** Closes its connection so that it comes again. */
+void fz_trainer_reconnect(fz_trainer *trainer);
+/** Tells it which events it is to send. */
+void fz_trainer_subscribe(fz_trainer *trainer);
+
+/** Answers with an error. `close`: and ends the connection; the trainer tries again later. */
+void fz_trainer_refuse(fz_trainer *trainer, bool close, enum fz_code code, const char *format, ...)
+  __attribute__((format(printf, 4, 5)));
+
+#endif
