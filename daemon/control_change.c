@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -72,8 +73,8 @@ static int bind_rules(struct trial *trial) {
   if (r == 0)
     r = fz_ruleset_parse(&ruleset, text, length, &diagnostics);
   if (r == 0)
-    r = fz_ruleset_bind(ruleset, trial->run->params, trial->run->name, trial->request->allow_missing, &trial->pending->rules,
-                        &diagnostics);
+    r = fz_ruleset_bind(ruleset, trial->run->params, trial->run->name, trial->request->allow_missing,
+                        &trial->pending->rules, &diagnostics);
   free(text);
   if (r == 0) {
     trial->pending->outcome.rules = fz_ruleset_count(ruleset);
@@ -103,8 +104,7 @@ static int read_request(struct trial *trial) {
   case FZ_OP_RULES_UNLOAD:
     if (fz_layers_rules(trial->run->layers))
       return 0;
-    fz_client_error(trial->client, trial->request->id, FZ_CODE_NO_RULES, NULL, "run %s has no rules",
-                    trial->run->name);
+    fz_client_error(trial->client, trial->request->id, FZ_CODE_NO_RULES, NULL, "run %s has no rules", trial->run->name);
     return -ENOENT;
   default:
     break;
@@ -196,27 +196,26 @@ static char *describe(const struct trial *trial, const uint64_t *changed) {
   switch (pending->op) {
   case FZ_OP_FREEZE:
   case FZ_OP_UNFREEZE:
-    text = outcome->changed
-             ? fz_format("%s %s (%s)", verb(pending->op, &outcome->delta), name,
-                         fz_text_elements(outcome->changed_elements, count))
-             : fz_format("%s override on %s (%s)", fz_op_name(pending->op), name,
-                         fz_text_elements(outcome->matched_elements, count));
+    text = outcome->changed ? fz_text_format("%s %s (%s)", verb(pending->op, &outcome->delta), name,
+                                             fz_text_elements(outcome->changed_elements, count))
+                            : fz_text_format("%s override on %s (%s)", fz_op_name(pending->op), name,
+                                             fz_text_elements(outcome->matched_elements, count));
     break;
   case FZ_OP_PIN:
-    text = fz_format("pinned %s%s", name,
-                     pending->pin_value == FZ_PIN_FROZEN     ? ", frozen"
-                     : pending->pin_value == FZ_PIN_TRAINING ? ", training"
-                                                             : "");
+    text = fz_text_format("pinned %s%s", name,
+                          pending->pin_value == FZ_PIN_FROZEN     ? ", frozen"
+                          : pending->pin_value == FZ_PIN_TRAINING ? ", training"
+                                                                  : "");
     break;
   case FZ_OP_UNPIN:
-    text = fz_format("unpinned %s", name);
+    text = fz_text_format("unpinned %s", name);
     break;
   case FZ_OP_AUTO:
-    text = fz_format("dropped %zu override%s on %s", outcome->dropped, fz_text_plural(outcome->dropped), name);
+    text = fz_text_format("dropped %zu override%s on %s", outcome->dropped, fz_text_plural(outcome->dropped), name);
     break;
   case FZ_OP_RULES_LOAD:
-    text = fz_format("loaded %zu rule%s%s%s", outcome->rules, fz_text_plural(outcome->rules),
-                     pending->source ? " from " : "", pending->source ? pending->source : "");
+    text = fz_text_format("loaded %zu rule%s%s%s", outcome->rules, fz_text_plural(outcome->rules),
+                          pending->source ? " from " : "", pending->source ? pending->source : "");
     break;
   case FZ_OP_RULES_UNLOAD:
     text = strdup("unloaded the rules");
@@ -290,8 +289,7 @@ static int measure(struct trial *trial) {
     after = before + words;
     changed = after + words;
     /* After a restart without state what holds is the old plan, whatever the layers say. */
-    r = run->adopted ? fz_run_mask(run, before)
-                     : fz_layers_eval(run->layers, trial->step, trial->epoch, before, NULL);
+    r = run->adopted ? fz_run_mask(run, before) : fz_layers_eval(run->layers, trial->step, trial->epoch, before, NULL);
     if (r == 0)
       r = fz_layers_eval(trial->layers, trial->step, trial->epoch, after, NULL);
   }
@@ -321,16 +319,20 @@ static void say_accepted(const struct trial *trial) {
   const fz_pending *pending = trial->pending;
   const fz_run *run = trial->run;
   const char *reason = pending->reason ? pending->reason : "";
+  char uid[40] = "";
 
+  /* Who it says it is, and who it is; without a name the two are the same. */
+  if (trial->request->by_user)
+    snprintf(uid, sizeof(uid), "(uid %" PRIu64 ")", pending->uid);
   fz_log_write(&run->core->log, FZ_LOG_NOTICE,
                FZ_LOG_ABOUT(.event = "change", .run = run->name, .gen = pending->gen,
                             .peer = fz_connection_peer(trial->client->connection)),
-               "%s (uid %" PRIu64 ") %s%s%s%s; %s", pending->by, pending->uid, pending->outcome.text,
-               *reason ? ", \"" : "", reason, *reason ? "\"" : "",
-               pending->gen ? "published" : "queued until the ranks can take it");
-  fz_watch_tell(run->core, FZ_EVENT(.event = "accepted", .run = run, .has = pending->gen ? FZ_EVENT_GEN : 0,
-                                    .gen = pending->gen, .froze = pending->outcome.delta.froze, .unfroze = pending->outcome.delta.unfroze,
-                                    .by = pending->by, .reason = pending->reason, .text = pending->outcome.text));
+               "%s%s%s: %s%s%s%s; %s", pending->by, *uid ? " " : "", uid, pending->outcome.text, *reason ? ", \"" : "",
+               reason, *reason ? "\"" : "", pending->gen ? "published" : "queued until the ranks can take it");
+  fz_watch_tell(run->core,
+                FZ_EVENT(.event = "accepted", .run = run, .has = pending->gen ? FZ_EVENT_GEN : 0, .gen = pending->gen,
+                         .froze = pending->outcome.delta.froze, .unfroze = pending->outcome.delta.unfroze,
+                         .by = pending->by, .reason = pending->reason, .text = pending->outcome.text));
 }
 
 static void answer_now(struct trial *trial, const fz_pending *pending, bool dry_run) {

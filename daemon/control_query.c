@@ -369,7 +369,7 @@ static void no_param(fz_client *client, const fz_request *request, const fz_run 
 
   if (mask && fz_patterns_match(run->params, patterns, 1, mask, &diagnostics) == 0) {
     const struct fz_param *first = fz_params_get(run->params, fz_mask_next(mask, n, 0));
-    hint = fz_format("that is a module or pattern; name one parameter, for example '%s'", first->name);
+    hint = fz_text_format("that is a module or pattern; name one parameter, for example '%s'", first->name);
   } else if (diagnostics.n && diagnostics.items[0].hint) {
     hint = strdup(diagnostics.items[0].hint);
   }

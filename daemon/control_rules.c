@@ -131,8 +131,7 @@ static void answer_show(fz_client *client, const fz_request *request, const fz_r
   fz_write_begin_object(writer, "horizon");
   fz_write_time(writer, "step", run->plan.horizon_step);
   fz_write_time(writer, "epoch", run->plan.horizon_epoch);
-  fz_write_bool(writer, "beyond",
-                run->plan.horizon_step != FZ_TIME_NEVER || run->plan.horizon_epoch != FZ_TIME_NEVER);
+  fz_write_bool(writer, "beyond", run->plan.horizon_step != FZ_TIME_NEVER || run->plan.horizon_epoch != FZ_TIME_NEVER);
   fz_write_end_object(writer);
   fz_write_end_object(writer);
   fz_client_send(client);

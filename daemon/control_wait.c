@@ -107,9 +107,7 @@ static void answer(fz_waiter *waiter, const fz_run *run, bool met) {
   fz_waiter_free(waiter);
 }
 
-void fz_wait_expired(fz_waiter *waiter) {
-  answer(waiter, fz_control_find(waiter->client->core, waiter->run), false);
-}
+void fz_wait_expired(fz_waiter *waiter) { answer(waiter, fz_control_find(waiter->client->core, waiter->run), false); }
 
 /* -------------------------------------------------------------------------------------------------------------- waiting */
 

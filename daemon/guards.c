@@ -22,9 +22,13 @@ static void refuse_pinned(fz_client *client, const fz_request *request, const fz
 
   switch (cause->pin_by) {
   case FZ_PIN_BY_TRAINER:
-    fz_client_error(client, request->id, FZ_CODE_REFUSED_TRAINER, "change it in the training script; no flag helps here",
+    fz_client_error(client, request->id, FZ_CODE_REFUSED_TRAINER,
+                    "change it in the training script; no flag helps here",
                     "refused: %zu parameter%s cannot change, the trainer says %s of '%.300s'", n, fz_text_plural(n),
-                    freeze ? freeze : train ? train : "no", param->name);
+                    freeze  ? freeze
+                    : train ? train
+                            : "no",
+                    param->name);
     return;
   case FZ_PIN_BY_RULES:
     fz_client_error(client, request->id, FZ_CODE_REFUSED_PINNED, "take them out of the rules' 'pin' and load the rules",

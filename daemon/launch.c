@@ -29,8 +29,8 @@ static bool is_same_process(const fz_run *run, const fz_trainer *trainer) {
   const struct fz_rank *rank = &run->ranks[trainer->rank];
 
   if (rank->trainer)
-    return rank->trainer->pid == trainer->pid && fz_connection_peer(rank->trainer->connection)->pid ==
-                                                   fz_connection_peer(trainer->connection)->pid;
+    return rank->trainer->pid == trainer->pid &&
+           fz_connection_peer(rank->trainer->connection)->pid == fz_connection_peer(trainer->connection)->pid;
   return fz_rank_read(run->segment, trainer->rank).pid == trainer->pid;
 }
 

@@ -26,9 +26,10 @@ typedef struct fz_log {
 
 /** What an entry is about, besides its sentence. */
 struct fz_log_about {
-  const char *event; /* a short token that people filter by: "daemon", "peer", "run", "rank", "change", "shm", "rules" */
-  const char *run;   /* NULL: none */
-  uint64_t gen;      /* 0: none */
+  const char
+    *event;        /* a short token that people filter by: "daemon", "peer", "run", "rank", "change", "shm", "rules" */
+  const char *run; /* NULL: none */
+  uint64_t gen;    /* 0: none */
   const struct fz_peer *peer; /* whose doing it is; NULL: nobody's */
 };
 

@@ -47,7 +47,7 @@ static int copy_who(fz_pending *pending, const fz_request *request, uint64_t uid
   if (copy_text(&pending->user, request->by_user ? request->by_user : number) < 0 ||
       copy_text(&pending->host, request->by_host) < 0 || copy_text(&pending->reason, request->reason) < 0)
     return -ENOMEM;
-  pending->by = pending->host ? fz_format("%s@%s", pending->user, pending->host) : strdup(pending->user);
+  pending->by = pending->host ? fz_text_format("%s@%s", pending->user, pending->host) : strdup(pending->user);
   return pending->by ? 0 : -ENOMEM;
 }
 
@@ -232,9 +232,8 @@ bool fz_pending_replaces(const fz_pending *later, const fz_pending *earlier) {
   if (!same_layer || !covers(later->mask, earlier->mask, fz_params_count(later->run->params)))
     return false;
   /* An override that begins later or ends at all lets the earlier one show before and after. */
-  return !is_override(later) ||
-         (later->at_step == FZ_TIME_NEVER && later->for_steps == FZ_TIME_NEVER && later->until_step == FZ_TIME_NEVER &&
-          later->until_epoch == FZ_TIME_NEVER);
+  return !is_override(later) || (later->at_step == FZ_TIME_NEVER && later->for_steps == FZ_TIME_NEVER &&
+                                 later->until_step == FZ_TIME_NEVER && later->until_epoch == FZ_TIME_NEVER);
 }
 
 /* ------------------------------------------------------------------------------------------------------- the queue */
@@ -268,7 +267,7 @@ static void remember(fz_pending *pending, const char *note, uint64_t gen, uint64
     .gen = gen,
     .step = step,
     .action = fz_op_name(pending->op),
-    .text = fz_format("%s%s", outcome->text ? outcome->text : fz_op_name(pending->op), note),
+    .text = fz_text_format("%s%s", outcome->text ? outcome->text : fz_op_name(pending->op), note),
     .by = strdup(pending->by),
     .reason = pending->reason ? strdup(pending->reason) : NULL,
     .params = outcome->changed,
@@ -282,11 +281,10 @@ static void supersede(fz_pending *pending, uint64_t gen) {
 
   pending->superseded_by = gen;
   remember(pending, ", superseded before it was published", gen, FZ_TIME_NEVER);
-  fz_log_write(&run->core->log, FZ_LOG_NOTICE,
-               FZ_LOG_ABOUT(.event = "change", .run = run->name, .gen = gen),
+  fz_log_write(&run->core->log, FZ_LOG_NOTICE, FZ_LOG_ABOUT(.event = "change", .run = run->name, .gen = gen),
                "%s: never in effect, a later change replaced it before it was published", pending->outcome.text);
-  fz_watch_tell(run->core, FZ_EVENT(.event = "superseded", .run = run, .has = FZ_EVENT_GEN, .gen = gen, .by = pending->by,
-                                    .text = pending->outcome.text, .reason = pending->reason));
+  fz_watch_tell(run->core, FZ_EVENT(.event = "superseded", .run = run, .has = FZ_EVENT_GEN, .gen = gen,
+                                    .by = pending->by, .text = pending->outcome.text, .reason = pending->reason));
 }
 
 void fz_pendings_published(fz_run *run, uint64_t gen) {
@@ -351,14 +349,13 @@ void fz_pendings_check(fz_run *run) {
     }
     pending->step = step_of(pending);
     fz_recent_settle(&run->recent, run->incarnation, pending->gen, pending->step);
-    fz_log_write(&run->core->log, FZ_LOG_INFO,
-                 FZ_LOG_ABOUT(.event = "change", .run = run->name, .gen = pending->gen),
+    fz_log_write(&run->core->log, FZ_LOG_INFO, FZ_LOG_ABOUT(.event = "change", .run = run->name, .gen = pending->gen),
                  "gen %" PRIu64 " applied by %" PRIu32 "/%" PRIu32 " ranks at step %" PRIu64 ": %s", pending->gen,
                  run->world, run->world, pending->step, pending->outcome.text);
-    fz_watch_tell(run->core,
-                  FZ_EVENT(.event = "applied", .run = run, .has = FZ_EVENT_GEN | FZ_EVENT_STEP, .gen = pending->gen, .step = pending->step,
-                           .froze = pending->outcome.delta.froze, .unfroze = pending->outcome.delta.unfroze,
-                           .by = pending->by, .reason = pending->reason, .text = pending->outcome.text));
+    fz_watch_tell(run->core, FZ_EVENT(.event = "applied", .run = run, .has = FZ_EVENT_GEN | FZ_EVENT_STEP,
+                                      .gen = pending->gen, .step = pending->step, .froze = pending->outcome.delta.froze,
+                                      .unfroze = pending->outcome.delta.unfroze, .by = pending->by,
+                                      .reason = pending->reason, .text = pending->outcome.text));
     finish(run, link);
   }
 }
@@ -384,10 +381,10 @@ static char *why_missing(const fz_run *run, uint32_t rank, const fz_pending *pen
     return strdup(fz_run_complete(run) ? "the change waits for a rank that stands still" : "other ranks are missing");
   const uint64_t quiet = fz_clock_ms() - state->heard_ms;
   if (quiet > 5000)
-    return fz_format("says nothing for %" PRIu64 " s, holds gen %" PRIu64, quiet / 1000, state->gen);
+    return fz_text_format("says nothing for %" PRIu64 " s, holds gen %" PRIu64, quiet / 1000, state->gen);
   if (state->step == FZ_TIME_NEVER)
-    return fz_format("holds gen %" PRIu64 ", has begun no step", state->gen);
-  return fz_format("holds gen %" PRIu64 ", at step %s", state->gen, fz_text_number(state->step, number));
+    return fz_text_format("holds gen %" PRIu64 ", has begun no step", state->gen);
+  return fz_text_format("holds gen %" PRIu64 ", at step %s", state->gen, fz_text_number(state->step, number));
 }
 
 static void write_missing(const fz_pending *pending, fz_json_writer *writer) {

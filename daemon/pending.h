@@ -35,8 +35,8 @@ struct fz_outcome {
   struct fz_next next;
   char **names; /* of what changed, at most 8 */
   size_t n_names;
-  char *text;   /* "froze model.layers.4 (7.1M)" */
-  char *undo;   /* a command, or NULL */
+  char *text; /* "froze model.layers.4 (7.1M)" */
+  char *undo; /* a command, or NULL */
   char *notes[4];
   size_t n_notes;
   char *warnings[8];
@@ -51,7 +51,7 @@ struct fz_pending {
   /* what was asked for */
   char **patterns;
   size_t n_patterns;
-  uint64_t *mask; /* what they select; freed when it was published */
+  uint64_t *mask;                                       /* what they select; freed when it was published */
   uint64_t for_steps, at_step, until_step, until_epoch; /* FZ_TIME_NEVER: not given */
   enum fz_pin_value pin_value;
   bool include_baseline;
@@ -63,8 +63,8 @@ struct fz_pending {
   char *user, *host, *reason;
   char *by; /* "ana@gpu07" */
 
-  uint64_t time_ms;     /* wall clock when it was accepted */
-  uint64_t accepted_ms; /* monotonic clock */
+  uint64_t time_ms;      /* wall clock when it was accepted */
+  uint64_t accepted_ms;  /* monotonic clock */
   uint64_t assumed_step; /* where `for` was counted from */
   bool resolved;         /* it was published once: `for` has become an end that stays */
 

@@ -82,13 +82,14 @@ static void tell_flip(fz_run *run, size_t old_row, size_t row) {
   if (run->plan.rows[row].from_step > run->plan.rows[old_row].from_step)
     step = run->plan.rows[row].from_step;
   char *names = describe_flip(run, before, after, delta.froze > 0);
-  char *text = fz_format("%s %s (%s) by rule", delta.froze ? "froze" : "unfroze", names ? names : "parameters",
-                         fz_text_elements(delta.froze ? delta.froze_elements : delta.unfroze_elements, count));
+  char *text = fz_text_format("%s %s (%s) by rule", delta.froze ? "froze" : "unfroze", names ? names : "parameters",
+                              fz_text_elements(delta.froze ? delta.froze_elements : delta.unfroze_elements, count));
   free(names);
   fz_log_write(&run->core->log, FZ_LOG_INFO, FZ_LOG_ABOUT(.event = "flip", .run = run->name, .gen = run->plan.gen),
                "step %" PRIu64 ": %s", step, text ? text : "a planned flip");
-  fz_watch_tell(run->core, FZ_EVENT(.event = "flip", .run = run, .has = FZ_EVENT_GEN | FZ_EVENT_STEP | FZ_EVENT_EPOCH, .gen = run->plan.gen, .step = step, .epoch = epoch,
-                                    .froze = delta.froze, .unfroze = delta.unfroze, .text = text));
+  fz_watch_tell(run->core, FZ_EVENT(.event = "flip", .run = run, .has = FZ_EVENT_GEN | FZ_EVENT_STEP | FZ_EVENT_EPOCH,
+                                    .gen = run->plan.gen, .step = step, .epoch = epoch, .froze = delta.froze,
+                                    .unfroze = delta.unfroze, .text = text));
   const struct fz_recent_entry entry = {
     .time_ms = fz_clock_utc_ms(),
     .incarnation = run->incarnation,
@@ -142,7 +143,8 @@ void fz_progress_epoch(fz_run *run, uint32_t rank, uint64_t step, uint64_t epoch
   if (epoch > run->told_epoch) {
     run->told_epoch = epoch;
     snprintf(text, sizeof(text), "epoch %" PRIu64 " began", epoch);
-    fz_watch_tell(run->core, FZ_EVENT(.event = "epoch", .run = run, .has = FZ_EVENT_STEP | FZ_EVENT_EPOCH, .step = step, .epoch = epoch, .text = text));
+    fz_watch_tell(run->core, FZ_EVENT(.event = "epoch", .run = run, .has = FZ_EVENT_STEP | FZ_EVENT_EPOCH, .step = step,
+                                      .epoch = epoch, .text = text));
   }
   moved(run, &run->ranks[rank], step, epoch);
 }

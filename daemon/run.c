@@ -145,8 +145,8 @@ static int begin_layers(fz_run *run) {
   fz_layers *both[] = { run->layers, run->in_force };
 
   for (size_t i = 0; i < 2; i++) {
-    const int r = run->new_processes ? fz_layers_restart(both[i])
-                                     : fz_layers_rewind(both[i], run->last_step, run->last_epoch);
+    const int r =
+      run->new_processes ? fz_layers_restart(both[i]) : fz_layers_rewind(both[i], run->last_step, run->last_epoch);
     if (r < 0)
       return r;
   }
@@ -221,8 +221,9 @@ static int carry_override(fz_run *run, const struct fz_override *old, fz_layers 
     r = fz_layers_add_override(layers, &request, 0, 0, NULL);
   }
   if (r > 0)
-    fz_run_warn(run, "an override of %s (%s %s) was dropped: it applies to nothing in the parameters that the trainer "
-                     "has now",
+    fz_run_warn(run,
+                "an override of %s (%s %s) was dropped: it applies to nothing in the parameters that the trainer "
+                "has now",
                 old->who.user, fz_action_name(old->action), old->n_patterns ? old->patterns[0] : "");
   return r < 0 ? r : 0;
 }

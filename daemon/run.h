@@ -33,11 +33,11 @@ struct fz_rank {
   fz_trainer *trainer; /* its connection; NULL: none */
   bool attached;
   uint64_t pid;
-  uint64_t gen;               /* newest gen that it said it uses, in this incarnation */
-  uint64_t applied_step;      /* from which step on */
-  uint64_t step, epoch;       /* as last said; FZ_TIME_NEVER: not yet in this incarnation */
-  uint64_t at_step;           /* `at_step` of its subscription; FZ_TIME_NEVER: none */
-  uint64_t heard_ms;          /* when it last said anything */
+  uint64_t gen;                /* newest gen that it said it uses, in this incarnation */
+  uint64_t applied_step;       /* from which step on */
+  uint64_t step, epoch;        /* as last said; FZ_TIME_NEVER: not yet in this incarnation */
+  uint64_t at_step;            /* `at_step` of its subscription; FZ_TIME_NEVER: none */
+  uint64_t heard_ms;           /* when it last said anything */
   uint64_t pace_step, pace_ms; /* the step event that step_ms was last measured from */
 };
 
@@ -56,28 +56,28 @@ struct fz_run {
   uint32_t world;
   struct fz_rank *ranks; /* world */
 
-  fz_params *params;        /* NULL: not known yet */
-  fz_layers *layers;        /* everything accepted; NULL as long as params is */
-  fz_layers *in_force;      /* as of the newest plan: what queued changes are applied to once more */
+  fz_params *params;   /* NULL: not known yet */
+  fz_layers *layers;   /* everything accepted; NULL as long as params is */
+  fz_layers *in_force; /* as of the newest plan: what queued changes are applied to once more */
   enum fz_rules_origin rules_origin;
-  char *rules_source;       /* for people; NULL: none */
+  char *rules_source; /* for people; NULL: none */
   char *rules_by;
-  bool rules_unproven;      /* they came with an attach: whether they would freeze everything is not known yet */
-  bool new_processes;       /* the layers were not yet told that a new launch began */
-  bool adopted;             /* the plan is one of a freezerd before us, whose decisions we do not know */
+  bool rules_unproven; /* they came with an attach: whether they would freeze everything is not known yet */
+  bool new_processes;  /* the layers were not yet told that a new launch began */
+  bool adopted;        /* the plan is one of a freezerd before us, whose decisions we do not know */
 
-  uint64_t incarnation;     /* of `segment`, or the last one; 0: none yet */
-  fz_segment *segment;      /* NULL: no rank lives */
+  uint64_t incarnation; /* of `segment`, or the last one; 0: none yet */
+  fz_segment *segment;  /* NULL: no rank lives */
   char segment_name[FZ_SEGMENT_NAME_MAX + 1];
-  fz_plan plan;             /* newest published; gen 0: none in this incarnation (what was last in force is kept) */
-  bool planned;             /* `plan` holds one, of this incarnation or the last */
-  bool extend;              /* the plan runs out: it is to be made again from here */
-  bool blocked;             /* a rank still holds the slot that the next plan needs */
-  fz_timer retry;           /* looks again after ranks that block, or that vanished without a word */
+  fz_plan plan;   /* newest published; gen 0: none in this incarnation (what was last in force is kept) */
+  bool planned;   /* `plan` holds one, of this incarnation or the last */
+  bool extend;    /* the plan runs out: it is to be made again from here */
+  bool blocked;   /* a rank still holds the slot that the next plan needs */
+  fz_timer retry; /* looks again after ranks that block, or that vanished without a word */
   uint64_t last_step, last_epoch; /* where it was when nobody could be asked any more */
-  double step_ms;           /* 0: not known */
+  double step_ms;                 /* 0: not known */
 
-  fz_pending *pendings;     /* oldest first: queued ones (gen 0) behind published ones */
+  fz_pending *pendings; /* oldest first: queued ones (gen 0) behind published ones */
   size_t n_pendings;
   struct fz_recent recent;
   struct fz_metrics_kept *metrics;
@@ -85,12 +85,12 @@ struct fz_run {
   size_t n_warnings;
   uint64_t trainable_history[32]; /* elements, oldest first; the last is now */
   size_t n_trainable;
-  uint64_t flip_gen;        /* plan and row of the last report: another row of the same plan is a planned flip */
+  uint64_t flip_gen; /* plan and row of the last report: another row of the same plan is a planned flip */
   size_t flip_row;
-  uint64_t told_epoch;      /* highest epoch that watchers were told of */
-  uint64_t *seen, *since;   /* since.h */
-  bool live;                /* as last told to watchers */
-  uint64_t idle_ms;         /* since when no rank lives */
+  uint64_t told_epoch;    /* highest epoch that watchers were told of */
+  uint64_t *seen, *since; /* since.h */
+  bool live;              /* as last told to watchers */
+  uint64_t idle_ms;       /* since when no rank lives */
 };
 
 /** A run without anything but its names. -ENOMEM. */

@@ -25,9 +25,9 @@ void fz_run_name_rules(fz_run *run, enum fz_rules_origin origin, const char *sou
 static void say_without(fz_run *run, const char *whose, const fz_diagnostics *diagnostics) {
   const struct fz_diagnostic *first = fz_diagnostics_first_error(diagnostics);
   const bool placed = first && *first->pointer;
-  char *text = fz_format("%s were not taken: %s%s%s%s%s%s", whose, first ? first->message : "out of memory",
-                         placed ? " (at " : "", placed ? first->pointer : "", placed ? ")" : "",
-                         first && first->hint ? "; " : "", first && first->hint ? first->hint : "");
+  char *text = fz_text_format("%s were not taken: %s%s%s%s%s%s", whose, first ? first->message : "out of memory",
+                              placed ? " (at " : "", placed ? first->pointer : "", placed ? ")" : "",
+                              first && first->hint ? "; " : "", first && first->hint ? first->hint : "");
 
   if (!text)
     return;
@@ -137,8 +137,7 @@ bool fz_run_prove_rules(fz_run *run, const fz_plan *plan) {
   if (!rules || row == plan->n_rows)
     return false;
   if (fz_ruleset_profile(fz_rules_ruleset(rules)) == FZ_PROFILE_LIGHTER) {
-    fz_run_warn(run, "the rules freeze everything from step %llu on",
-                (unsigned long long)plan->rows[row].from_step);
+    fz_run_warn(run, "the rules freeze everything from step %llu on", (unsigned long long)plan->rows[row].from_step);
     return false;
   }
   fz_run_now(run, &step, &epoch);

@@ -4,8 +4,8 @@
 
 #include <stdbool.h>
 
-#include "daemon/run.h"
 #include "daemon/rules/layers.h"
+#include "daemon/run.h"
 #include "protocol/plan.h"
 
 /**

@@ -180,9 +180,7 @@ static void abort_sessions(fz_server *server) {
     fz_connection_abort(fz_session_connection(session), "freezerd stops");
 }
 
-static void on_stop_timeout(uv_timer_t *timer) {
-  abort_sessions(timer->data);
-}
+static void on_stop_timeout(uv_timer_t *timer) { abort_sessions(timer->data); }
 
 static void stop(fz_server *server) {
   if (server->stops)

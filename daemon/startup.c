@@ -26,12 +26,12 @@ static char *default_state_dir(void) {
   const struct passwd *user;
 
   if (base && *base == '/')
-    return fz_format("%s/freezer", base);
+    return fz_text_format("%s/freezer", base);
   if (!home || *home != '/') {
     user = getpwuid(geteuid());
     home = user ? user->pw_dir : NULL;
   }
-  return home && *home ? fz_format("%s/.local/state/freezer", home) : NULL;
+  return home && *home ? fz_text_format("%s/.local/state/freezer", home) : NULL;
 }
 
 /** Makes a folder and those above it, 0700. */

@@ -12,7 +12,7 @@
 /* Longer command lines are of no use to people. */
 #define COMMAND_MAX 2000U
 
-char *fz_format(const char *format, ...) {
+char *fz_text_format(const char *format, ...) {
   va_list arguments;
   char *text;
 
@@ -89,7 +89,7 @@ char *fz_text_command(const char *command, char *const *arguments, size_t n) {
   }
   if ((size_t)(out - text) > COMMAND_MAX) {
     free(text);
-    return fz_format("%s PATTERN...", command);
+    return fz_text_format("%s PATTERN...", command);
   }
   return text;
 }

@@ -8,7 +8,7 @@
 #define FZ_COUNT_SIZE 32U
 
 /** An allocated string, or NULL when out of memory. */
-char *fz_format(const char *format, ...) __attribute__((format(printf, 1, 2)));
+char *fz_text_format(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /** "7.1M", "124.4M", "1.5K", "768". */
 const char *fz_text_elements(uint64_t elements, char buffer[FZ_COUNT_SIZE]);

@@ -47,9 +47,10 @@ static void leave_run(fz_trainer *trainer, const char *why) {
   fz_run_release(run, trainer->rank);
   if (was_attached) {
     fz_log_write(&run->core->log, FZ_LOG_INFO,
-                 FZ_LOG_ABOUT(.event = "rank", .run = run->name, .peer = fz_connection_peer(trainer->connection)), "rank %" PRIu32 " %s",
-                 trainer->rank, why);
-    fz_watch_tell(run->core, FZ_EVENT(.event = "detached", .has = FZ_EVENT_RANK, .run = run, .rank = trainer->rank, .text = why));
+                 FZ_LOG_ABOUT(.event = "rank", .run = run->name, .peer = fz_connection_peer(trainer->connection)),
+                 "rank %" PRIu32 " %s", trainer->rank, why);
+    fz_watch_tell(run->core,
+                  FZ_EVENT(.event = "detached", .has = FZ_EVENT_RANK, .run = run, .rank = trainer->rank, .text = why));
   }
   fz_run_check_life(run);
   /* A rank that stood still may have been what the others waited for. */
@@ -118,8 +119,9 @@ void fz_trainer_refuse(fz_trainer *trainer, bool close, enum fz_code code, const
 void fz_trainer_retire(fz_trainer *trainer, uint64_t attempt) {
   char text[160];
 
-  snprintf(text, sizeof(text), "attempt %" PRIu64 " of this job has begun: there are no more plans for attempt %" PRIu64,
-           attempt, trainer->attempt);
+  snprintf(text, sizeof(text),
+           "attempt %" PRIu64 " of this job has begun: there are no more plans for attempt %" PRIu64, attempt,
+           trainer->attempt);
   fz_trainer_notice(trainer, FZ_LEVEL_WARNING, fz_code_name(FZ_CODE_LAUNCH_RETIRED), text);
   trainer->state = FZ_TRAINER_ENDED;
   trainer->run = NULL;
@@ -213,8 +215,8 @@ static void admit(fz_trainer *trainer) {
 static bool knows_params(const fz_trainer *trainer) {
   const fz_params *params = trainer->run->params;
 
-  return params && fz_params_count(params) == trainer->n_params &&
-         fz_params_layout_hash(params) == trainer->layout && fz_params_baseline_hash(params) == trainer->baseline;
+  return params && fz_params_count(params) == trainer->n_params && fz_params_layout_hash(params) == trainer->layout &&
+         fz_params_baseline_hash(params) == trainer->baseline;
 }
 
 static void ask_for_params(fz_trainer *trainer) {
@@ -233,8 +235,9 @@ static void place(fz_trainer *trainer, const char *name) {
   const int r = fz_launch_place(trainer, name, &run);
 
   if (r == FZ_LAUNCH_RETIRED) {
-    fz_trainer_refuse(trainer, true, FZ_CODE_LAUNCH_RETIRED, "attempt %" PRIu64 " of job %s has begun, this is %" PRIu64,
-                      run->attempt, trainer->job, trainer->attempt);
+    fz_trainer_refuse(trainer, true, FZ_CODE_LAUNCH_RETIRED,
+                      "attempt %" PRIu64 " of job %s has begun, this is %" PRIu64, run->attempt, trainer->job,
+                      trainer->attempt);
     return;
   }
   if (r == FZ_LAUNCH_WORLD) {
@@ -298,8 +301,7 @@ static void on_resume(fz_trainer *trainer, const fz_message *message) {
     fz_log_write(&trainer->core->log, FZ_LOG_INFO,
                  FZ_LOG_ABOUT(.event = "rank", .run = trainer->name, .peer = fz_connection_peer(trainer->connection)),
                  "rank %" PRIu32 " comes back with incarnation %" PRIu64 ", which cannot be carried on: %s",
-                 trainer->rank, message->resume.incarnation,
-                 r == -ENOENT ? "its descriptor is missing" : strerror(-r));
+                 trainer->rank, message->resume.incarnation, r == -ENOENT ? "its descriptor is missing" : strerror(-r));
     snprintf(name, sizeof(name), "%s", trainer->name);
   }
   place(trainer, name);
@@ -324,8 +326,7 @@ static void describe_difference(const fz_params *ours, const fz_params *theirs, 
     return;
   }
   if (fz_params_count(ours) != fz_params_count(theirs))
-    snprintf(text, size, "there are %zu parameters there and %zu here", fz_params_count(ours),
-             fz_params_count(theirs));
+    snprintf(text, size, "there are %zu parameters there and %zu here", fz_params_count(ours), fz_params_count(theirs));
   else
     snprintf(text, size, "what may be frozen or trained differs");
 }
@@ -374,8 +375,8 @@ static void seal_params(fz_trainer *trainer) {
     fz_trainer_refuse(trainer, true, FZ_CODE_BAD_FIELD,
                       "the parameters are not those that hello announced (layout %016" PRIx64 ", announced %016" PRIx64
                       "; baseline %016" PRIx64 ", announced %016" PRIx64 ")",
-                      fz_params_layout_hash(trainer->listed), trainer->layout,
-                      fz_params_baseline_hash(trainer->listed), trainer->baseline);
+                      fz_params_layout_hash(trainer->listed), trainer->layout, fz_params_baseline_hash(trainer->listed),
+                      trainer->baseline);
     return;
   }
   settle_params(trainer);
@@ -438,13 +439,14 @@ static void on_ready(fz_trainer *trainer, const fz_message *message) {
   rank->attached = true;
   rank->step = message->ready.step;
   rank->epoch = message->ready.epoch;
-  snprintf(text, sizeof(text), "rank %" PRIu32 " attached, %" PRIu32 "/%" PRIu32, trainer->rank,
-           fz_run_attached(run), run->world);
+  snprintf(text, sizeof(text), "rank %" PRIu32 " attached, %" PRIu32 "/%" PRIu32, trainer->rank, fz_run_attached(run),
+           run->world);
   fz_log_write(&trainer->core->log, FZ_LOG_INFO,
                FZ_LOG_ABOUT(.event = "rank", .run = run->name, .peer = fz_connection_peer(trainer->connection)),
                "%s, at step %" PRIu64 " epoch %" PRIu64, text, rank->step, rank->epoch);
-  fz_watch_tell(run->core, FZ_EVENT(.event = "attached", .has = FZ_EVENT_RANK | FZ_EVENT_STEP | FZ_EVENT_EPOCH, .run = run, .rank = trainer->rank, .step = rank->step,
-                                    .epoch = rank->epoch, .text = text));
+  fz_watch_tell(run->core,
+                FZ_EVENT(.event = "attached", .has = FZ_EVENT_RANK | FZ_EVENT_STEP | FZ_EVENT_EPOCH, .run = run,
+                         .rank = trainer->rank, .step = rank->step, .epoch = rank->epoch, .text = text));
   fz_trainer_subscribe(trainer);
   fz_publisher_run(run);
   fz_progress_note(run);
@@ -474,8 +476,8 @@ static void on_rewind(fz_trainer *trainer, const fz_message *message) {
   /* The first rank to rewind opens the new incarnation; the others come after it. */
   if (trainer->incarnation == run->incarnation) {
     fz_log_write(&run->core->log, FZ_LOG_NOTICE, FZ_LOG_ABOUT(.event = "run", .run = run->name),
-                 "rank %" PRIu32 " goes to step %" PRIu64 " epoch %" PRIu64 ": a new incarnation begins",
-                 trainer->rank, message->rewind.step, message->rewind.epoch);
+                 "rank %" PRIu32 " goes to step %" PRIu64 " epoch %" PRIu64 ": a new incarnation begins", trainer->rank,
+                 message->rewind.step, message->rewind.epoch);
     const int r = fz_run_incarnate(run);
     if (r < 0) {
       fz_trainer_refuse(trainer, true, FZ_CODE_NO_MEMORY, "no shared memory for run %s: %s", run->name, strerror(-r));
@@ -544,8 +546,7 @@ void fz_trainer_line(fz_trainer *trainer, const fz_json *root) {
   if (!(handlers[message.type].states & 1U << trainer->state)) {
     /* After a rewind, events of the incarnation before are still on their way. */
     if (trainer->state != FZ_TRAINER_WELCOMED || !(handlers[message.type].states & IN(ATTACHED)))
-      fz_trainer_refuse(trainer, false, FZ_CODE_UNEXPECTED, "'%s' is not expected now",
-                        fz_message_name(message.type));
+      fz_trainer_refuse(trainer, false, FZ_CODE_UNEXPECTED, "'%s' is not expected now", fz_message_name(message.type));
     return;
   }
   if (trainer->run)

@@ -21,7 +21,7 @@ struct fz_event {
   const char *event; /* its name on the wire */
   const fz_run *run;
   const char *text; /* a sentence without time and run */
-  unsigned has; /* FZ_EVENT_… */
+  unsigned has;     /* FZ_EVENT_… */
   uint64_t gen, step, epoch, rank;
   uint64_t froze, unfroze;
   const char *by, *reason;
