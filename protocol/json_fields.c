@@ -93,7 +93,12 @@ void fz_json_pointer(const fz_json *root, const fz_json *value, char *buffer, si
 
 /* --- the error --- */
 
-void fz_field_error_init(fz_field_error *error, const fz_json *root) { *error = (fz_field_error){ .root = root }; }
+/* Not the whole struct: there is one for each entry of a long table. */
+void fz_field_error_init(fz_field_error *error, const fz_json *root) {
+  error->root = root;
+  error->set = false;
+  error->path[0] = error->message[0] = '\0';
+}
 
 void fz_field_fail(fz_field_error *error, const fz_json *value, const char *key, const char *format, ...) {
   if (error->set)

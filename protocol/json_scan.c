@@ -112,6 +112,10 @@ static bool scan_string(struct scanner *s) {
   s->at++;
   while (s->at < s->length) {
     const char c = s->text[s->at];
+    if (c >= 0x20 && c < 0x7f && c != '"' && c != '\\') { /* most of all text */
+      s->at++;
+      continue;
+    }
     if (c == '"') {
       s->at++;
       return true;

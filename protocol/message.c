@@ -370,13 +370,16 @@ static void encode_permission(fz_json_writer *writer, const char *refusal) {
 }
 
 size_t fz_params_encode(fz_json_writer *writer, const fz_params *params, size_t first) {
-  enum { ENDING = 2 }; /* of the array and of the object */
+  enum {
+    ENDING = 2,               /* of the array and of the object */
+    LONG_ENOUGH = 128 * 1024, /* for freezerd, which turns to its other peers between two lines */
+  };
   fz_write_begin_object(writer, NULL);
   fz_write_string(writer, "type", layouts[FZ_MESSAGE_PARAMS].name);
   fz_write_integer(writer, "first", first);
   fz_write_begin_array(writer, "params");
   size_t i = first;
-  for (; i < fz_params_count(params); i++) {
+  for (; i < fz_params_count(params) && fz_writer_length(writer) < LONG_ENOUGH; i++) {
     const struct fz_param *param = fz_params_get(params, i);
     const size_t mark = fz_writer_length(writer);
     fz_write_begin_array(writer, NULL);

@@ -191,7 +191,8 @@ bool fz_params_chunk_next(const struct fz_params_chunk *chunk, const fz_json **c
 void fz_message_encode(fz_json_writer *writer, const fz_message *message);
 
 /**
- * Writes one `params` message with the entries from `first` on, as many as fit into a line.
+ * Writes one `params` message with the entries from `first` on, as many as make a line of good length, never beyond the
+ * limit of the writer.
  * @return the index of the first entry that is not in it: fz_params_count() when this is the last line
  */
 size_t fz_params_encode(fz_json_writer *writer, const fz_params *params, size_t first);

@@ -2,6 +2,7 @@
 #include "config.h"
 
 #include <errno.h>
+#include <locale.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -644,6 +645,7 @@ Suite *fz_suite(void) {
   tcase_add_test(writer, writes_structure);
   tcase_add_test(writer, writes_strings);
   tcase_add_test(writer, writes_numbers_that_read_back);
+  tcase_add_test(writer, takes_no_notice_of_the_locale);
   tcase_add_test(writer, writes_no_more_than_it_may);
   tcase_add_test(writer, hands_on_what_it_parsed);
   suite_add_tcase(suite, writer);

@@ -370,7 +370,7 @@ START_TEST(cuts_tables_into_lines)
     ck_assert_uint_gt(carry_table(params, max), 60);
   fz_params_unref(params);
   params = make_table(1000, FZ_PARAM_NAME_MAX);
-  ck_assert_uint_ge(carry_table(params, FZ_LINE_MAX), 4);
+  ck_assert_uint_ge(carry_table(params, FZ_LINE_MAX), 30);
   fz_params_unref(params);
 }
 END_TEST
