@@ -43,7 +43,14 @@ fz_rulefile *fz_rulefile_free(fz_rulefile *file);
 /** The document, NULL if the file has errors. Borrowed. */
 fz_ruleset *fz_rulefile_ruleset(const fz_rulefile *file);
 
-/** Adds diagnostics that came later and elsewhere, such as those of fz_ruleset_bind() or the daemon's details. -ENOMEM. */
+/**
+ * What the file says, as JSON, valid rules or not; NULL if it is not even YAML. Borrowed. JSON pointers of diagnostics
+ * are pointers into this text: what is to be placed later must have been found in it, not in the canonical form.
+ */
+const char *fz_rulefile_json(const fz_rulefile *file);
+
+/** Adds diagnostics that came later and elsewhere, such as those of fz_ruleset_bind() or the daemon's details; what was
+ said already is not said again. -ENOMEM. */
 int fz_rulefile_place(fz_rulefile *file, const fz_diagnostics *diagnostics);
 
 size_t fz_rulefile_n_messages(const fz_rulefile *file);

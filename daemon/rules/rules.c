@@ -148,6 +148,25 @@ int fz_ruleset_bind(fz_ruleset *ruleset, fz_params *params, const char *run, boo
   return r;
 }
 
+int fz_ruleset_check(const char *text, size_t length, fz_params *params, const char *run, bool allow_missing,
+                     fz_rules **ret_rules, fz_diagnostics *diagnostics) {
+  fz_ruleset *ruleset = NULL;
+  fz_rules *rules = NULL;
+  const int parsed = fz_ruleset_parse_all(&ruleset, text, length, diagnostics);
+  int r = parsed < 0 ? parsed : 0;
+  if (ruleset)
+    r = fz_ruleset_bind(ruleset, params, run, allow_missing, &rules, diagnostics);
+  fz_ruleset_unref(ruleset);
+  if (r < 0 || parsed) {
+    fz_rules_unref(rules);
+    return r < 0 ? r : FZ_CHECK_INVALID;
+  }
+  if (r)
+    return r == FZ_BIND_LIMIT ? FZ_CHECK_LIMIT : FZ_CHECK_NO_MATCH;
+  *ret_rules = rules;
+  return 0;
+}
+
 fz_rules *fz_rules_ref(fz_rules *rules) {
   rules->references++;
   return rules;

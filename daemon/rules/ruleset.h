@@ -104,6 +104,16 @@ enum { FZ_BIND_NO_MATCH = 1, FZ_BIND_LIMIT = 2 };
 int fz_ruleset_bind(fz_ruleset *ruleset, fz_params *params, const char *run, bool allow_missing, fz_rules **ret_rules,
                     fz_diagnostics *diagnostics);
 
+/**
+ * fz_ruleset_parse() and fz_ruleset_bind() in one, so that the errors of both come out together: the selectors of a
+ * document with an unknown key are still held against the run.
+ * @return 0; FZ_CHECK_INVALID the document is wrong; FZ_CHECK_NO_MATCH it is right, but selectors select nothing;
+ *         FZ_CHECK_LIMIT as FZ_BIND_LIMIT; -ENOMEM
+ */
+enum { FZ_CHECK_INVALID = 1, FZ_CHECK_NO_MATCH, FZ_CHECK_LIMIT };
+int fz_ruleset_check(const char *text, size_t length, fz_params *params, const char *run, bool allow_missing,
+                     fz_rules **ret_rules, fz_diagnostics *diagnostics);
+
 fz_rules *fz_rules_ref(fz_rules *rules);
 /** Takes NULL; returns NULL. */
 fz_rules *fz_rules_unref(fz_rules *rules);

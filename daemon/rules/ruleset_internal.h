@@ -33,4 +33,10 @@ struct fz_ruleset {
 /** Makes the canonical text of a document that is otherwise complete. 0; -E2BIG longer than a line; -ENOMEM. */
 int fz_ruleset_write(fz_ruleset *ruleset);
 
+/**
+ * fz_ruleset_parse() that also hands out what could be read of an invalid document, for finding more that is wrong with
+ * it; nothing when it is not even JSON.
+ */
+int fz_ruleset_parse_all(fz_ruleset **ret_ruleset, const char *text, size_t length, fz_diagnostics *diagnostics);
+
 #endif

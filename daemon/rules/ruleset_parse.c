@@ -141,7 +141,8 @@ static void add_pattern(struct parser *parser, const fz_json *value, const char 
   fz_selector *selector = NULL;
 
   if (!text) {
-    complain(parser, value, NULL, "a pattern is a string, not %s", type_name(value));
+    complain(parser, value, fz_json_get_type(value) == FZ_JSON_NUMBER ? "write it in quotes" : NULL,
+             "a pattern is a string, not %s", type_name(value));
     return;
   }
   if (prefix[0] && text[0] == '\0' && parser->ruleset->profile == FZ_PROFILE_OWNED) {
@@ -449,7 +450,7 @@ static int parse_document(struct parser *parser) {
   return parser->errors > 0 ? FZ_RULESET_INVALID : fz_ruleset_write(parser->ruleset);
 }
 
-int fz_ruleset_parse(fz_ruleset **ret_ruleset, const char *text, size_t length, fz_diagnostics *diagnostics) {
+int fz_ruleset_parse_all(fz_ruleset **ret_ruleset, const char *text, size_t length, fz_diagnostics *diagnostics) {
   __attribute__((cleanup(fz_json_freep))) fz_json *root = NULL;
   char why[FZ_FIELD_MESSAGE_SIZE];
   if (length > FZ_RULES_TEXT_MAX)
@@ -467,6 +468,16 @@ int fz_ruleset_parse(fz_ruleset **ret_ruleset, const char *text, size_t length, 
   r = parse_document(&parser);
   if (r == -E2BIG)
     r = bad_text(diagnostics, FZ_PROBLEM_LIMIT, "the rules are too long");
+  if (r < 0)
+    fz_ruleset_unref(ruleset);
+  else
+    *ret_ruleset = ruleset;
+  return r;
+}
+
+int fz_ruleset_parse(fz_ruleset **ret_ruleset, const char *text, size_t length, fz_diagnostics *diagnostics) {
+  fz_ruleset *ruleset = NULL;
+  const int r = fz_ruleset_parse_all(&ruleset, text, length, diagnostics);
   if (r)
     fz_ruleset_unref(ruleset);
   else
