@@ -479,6 +479,29 @@ START_TEST(writes_numbers_that_read_back)
 }
 END_TEST
 
+/* A trainer may have set any locale: no decimal comma goes out, none is expected. Needs such a locale to be installed. */
+START_TEST(takes_no_notice_of_the_locale)
+{
+  static const char *const commas[] = { "de_DE.UTF-8", "de_DE.utf8", "fr_FR.UTF-8", "nl_NL.UTF-8", "ps_AF.UTF-8" };
+  for (size_t i = 0; i < sizeof(commas) / sizeof(commas[0]); i++) {
+    if (setlocale(LC_ALL, commas[i]) == NULL)
+      continue;
+    fz_json_writer writer = FZ_JSON_WRITER_NULL;
+    fz_write_number(&writer, NULL, -1234.5e-30);
+    expect_written(&writer, "-1.2345e-27\n");
+    fz_write_number(&writer, NULL, 0.1);
+    expect_written(&writer, "0.1\n");
+    fz_writer_deinit(&writer);
+    fz_json *root = parse("{\"a\":2.5,\"b\":1.0}");
+    uint64_t whole = 0;
+    ck_assert_double_eq(fz_json_number(fz_json_member(root, "a")), 2.5);
+    ck_assert(fz_json_integer(fz_json_member(root, "b"), &whole));
+    ck_assert_uint_eq(whole, 1);
+    fz_json_free(root);
+  }
+}
+END_TEST
+
 START_TEST(writes_no_more_than_it_may)
 {
   fz_json_writer writer = { .max = 10 };
