@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "protocol/json.h"
+#include "protocol/json_locale.h"
 #include "protocol/json_scan.h"
 
 /*
@@ -98,7 +99,9 @@ int fz_json_parse(fz_json **ret_root, const char *text, size_t length, char *why
                        .odd_numbers = scan.odd_numbers,
                        .why = why,
                        .why_size = why_size };
+  const struct fz_json_locale locale = fz_json_locale_enter();
   cJSON *root = cJSON_ParseWithLength(walk.text, walk.length);
+  fz_json_locale_leave(locale);
   if (root == NULL)
     return -ENOMEM;
   const int r = walk_tree(&walk, root);

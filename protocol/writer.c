@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "protocol/json_locale.h"
 #include "protocol/utf8.h"
 #include "protocol/writer.h"
 
@@ -182,18 +183,6 @@ void fz_write_time(fz_json_writer *writer, const char *key, uint64_t step_or_epo
     fz_write_integer(writer, key, step_or_epoch);
 }
 
-/* What printf made in a locale, with its decimal point, of one byte or more, as the '.' of JSON. */
-static size_t undo_locale(char *text, size_t length) {
-  size_t kept = 0;
-  for (size_t i = 0; i < length; i++) {
-    if (memchr("0123456789eE+-", text[i], 14) != NULL)
-      text[kept++] = text[i];
-    else if (text[kept - 1] != '.')
-      text[kept++] = '.';
-  }
-  return kept;
-}
-
 void fz_write_number(fz_json_writer *writer, const char *key, double value) {
   if (!isfinite(value)) {
     fz_write_null(writer, key);
@@ -201,12 +190,14 @@ void fz_write_number(fz_json_writer *writer, const char *key, double value) {
   }
   char buffer[64];
   size_t length = 0;
+  const struct fz_json_locale locale = fz_json_locale_enter();
   for (int digits = 15; digits <= 17; digits++) {
     length = (size_t)snprintf(buffer, sizeof(buffer), "%.*g", digits, value);
     if (strtod(buffer, NULL) == value)
       break;
   }
-  fz_write_raw(writer, key, buffer, undo_locale(buffer, length));
+  fz_json_locale_leave(locale);
+  fz_write_raw(writer, key, buffer, length);
 }
 
 void fz_write_bool(fz_json_writer *writer, const char *key, bool value) {
