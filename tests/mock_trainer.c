@@ -30,12 +30,13 @@ struct trainer {
   freezer_options_t options;
   const char *params_file, *rules_file;
   uint64_t first_step, end_step;
+  uint64_t began_at;             /* first step, or that of the rewind */
   uint64_t rewind_at, rewind_to; /* rewind_at is the end when there is none */
   unsigned long step_us, begin_delay_ms;
   uint64_t batches_per_step, epoch_every;
   struct metric metrics[METRICS_MAX];
   size_t n_metrics;
-  bool jitter, print;
+  bool jitter, print, validate;
   uint64_t random;
 
   freezer_param_t *params;
@@ -70,6 +71,7 @@ static const char usage[] =
   "  --step-us N             microseconds that a step takes (1000)\n"
   "  --batches-per-step N    batches within a step (1)\n"
   "  --epoch-every N         steps of an epoch (none: epoch 0 throughout)\n"
+  "  --validate              a validation batch at the end of each epoch: at the next step, but still in that epoch\n"
   "  --metric NAME=V,V,...   reports a value after each step; the last one again and again. May be repeated\n"
   "  --attach-timeout-ms N   how long to wait for the first plan (see freezer.h)\n"
   "  --begin-delay-ms N      waits between attaching and the first batch\n"
@@ -171,6 +173,7 @@ enum trainer_option {
   STEP_US,
   BATCHES,
   EPOCH_EVERY,
+  VALIDATE,
   METRIC,
   ATTACH_TIMEOUT,
   BEGIN_DELAY,
@@ -193,6 +196,7 @@ static const struct option options[] = {
   { "step-us", required_argument, NULL, STEP_US },
   { "batches-per-step", required_argument, NULL, BATCHES },
   { "epoch-every", required_argument, NULL, EPOCH_EVERY },
+  { "validate", no_argument, NULL, VALIDATE },
   { "metric", required_argument, NULL, METRIC },
   { "attach-timeout-ms", required_argument, NULL, ATTACH_TIMEOUT },
   { "begin-delay-ms", required_argument, NULL, BEGIN_DELAY },
@@ -232,6 +236,9 @@ static void take_option(struct trainer *trainer, enum trainer_option option, con
     break;
   case EPOCH_EVERY:
     trainer->epoch_every = number(name, value, UINT64_MAX);
+    break;
+  case VALIDATE:
+    trainer->validate = true;
     break;
   case METRIC:
     add_metric(trainer, value);
@@ -402,22 +409,28 @@ static void print_batch(struct trainer *trainer, uint64_t step, uint64_t epoch) 
     flush(trainer);
 }
 
+/* One batch: asks, takes the flags, prints them, and takes its time. */
+static void run_batch(struct trainer *trainer, uint64_t step, uint64_t epoch) {
+  const int r = freezer_batch_begin(trainer->freezer, step, epoch);
+  if (r < 0)
+    fprintf(stderr, "mock_trainer: rank %u: step %llu: %s\n", (unsigned)trainer->options.rank, (unsigned long long)step,
+            freezer_strerror(r));
+  size_t index;
+  bool requires_grad;
+  while (freezer_next_change(trainer->freezer, &index, &requires_grad) == 1)
+    ;
+  if (trainer->print)
+    print_batch(trainer, step, epoch);
+  const uint64_t us = trainer->step_us / trainer->batches_per_step;
+  pause_us(trainer->jitter && us > 0 ? random_next(&trainer->random) % (2 * us + 1) : us);
+}
+
 static void train_step(struct trainer *trainer, uint64_t step) {
   const uint64_t epoch = trainer->epoch_every ? step / trainer->epoch_every : 0;
-  for (uint64_t batch = 0; batch < trainer->batches_per_step && !ended; batch++) {
-    const int r = freezer_batch_begin(trainer->freezer, step, epoch);
-    if (r < 0)
-      fprintf(stderr, "mock_trainer: rank %u: step %llu: %s\n", (unsigned)trainer->options.rank,
-              (unsigned long long)step, freezer_strerror(r));
-    size_t index;
-    bool requires_grad;
-    while (freezer_next_change(trainer->freezer, &index, &requires_grad) == 1)
-      ;
-    if (trainer->print)
-      print_batch(trainer, step, epoch);
-    const uint64_t us = trainer->step_us / trainer->batches_per_step;
-    pause_us(trainer->jitter && us > 0 ? random_next(&trainer->random) % (2 * us + 1) : us);
-  }
+  if (trainer->validate && trainer->epoch_every && step % trainer->epoch_every == 0 && step > trainer->began_at)
+    run_batch(trainer, step, epoch - 1);
+  for (uint64_t batch = 0; batch < trainer->batches_per_step && !ended; batch++)
+    run_batch(trainer, step, epoch);
   for (size_t i = 0; i < trainer->n_metrics; i++) {
     const struct metric *metric = &trainer->metrics[i];
     const uint64_t at = step - trainer->first_step;
@@ -427,10 +440,11 @@ static void train_step(struct trainer *trainer, uint64_t step) {
 }
 
 static void train(struct trainer *trainer) {
+  trainer->began_at = trainer->first_step;
   for (uint64_t step = trainer->first_step; step < trainer->end_step && !ended; step++) {
     if (step == trainer->rewind_at) {
       trainer->rewind_at = UINT64_MAX;
-      step = trainer->rewind_to;
+      step = trainer->began_at = trainer->rewind_to;
       const int r = freezer_rewind(trainer->freezer, step, trainer->epoch_every ? step / trainer->epoch_every : 0);
       if (r < 0)
         fail("cannot rewind", freezer_strerror(r));
