@@ -484,6 +484,7 @@ static bool enter_namespace(void) {
 START_TEST(full_shared_memory)
 {
   fz_segment *made = NULL;
+  (void)fz_segment_unlink(name);
   if (!enter_namespace() || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
       mount("none", "/dev/shm", "tmpfs", 0, "size=64k") < 0)
     return; /* not allowed here: no_room stands for it */
