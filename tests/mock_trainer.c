@@ -36,13 +36,8 @@ struct trainer {
   uint64_t batches_per_step, epoch_every;
   struct metric metrics[METRICS_MAX];
   size_t n_metrics;
-<<<<<<< HEAD
   bool jitter, print, validate;
-=======
-  bool validation, jitter, print;
->>>>>>> 301c74a (tests: freezer.h from C and C++; the mock trainer validates at the end of an epoch)
   uint64_t random;
-  uint64_t epoch, n_steps; /* of the last batch; done */
 
   freezer_param_t *params;
   size_t n_params;
@@ -76,11 +71,7 @@ static const char usage[] =
   "  --step-us N             microseconds that a step takes (1000)\n"
   "  --batches-per-step N    batches within a step (1)\n"
   "  --epoch-every N         steps of an epoch (none: epoch 0 throughout)\n"
-<<<<<<< HEAD
   "  --validate              a validation batch at the end of each epoch: at the next step, but still in that epoch\n"
-=======
-  "  --validation            ends each epoch with a batch more: at the step of the next one, in the old epoch\n"
->>>>>>> 301c74a (tests: freezer.h from C and C++; the mock trainer validates at the end of an epoch)
   "  --metric NAME=V,V,...   reports a value after each step; the last one again and again. May be repeated\n"
   "  --attach-timeout-ms N   how long to wait for the first plan (see freezer.h)\n"
   "  --begin-delay-ms N      waits between attaching and the first batch\n"
@@ -182,11 +173,7 @@ enum trainer_option {
   STEP_US,
   BATCHES,
   EPOCH_EVERY,
-<<<<<<< HEAD
   VALIDATE,
-=======
-  VALIDATION,
->>>>>>> 301c74a (tests: freezer.h from C and C++; the mock trainer validates at the end of an epoch)
   METRIC,
   ATTACH_TIMEOUT,
   BEGIN_DELAY,
@@ -209,11 +196,7 @@ static const struct option options[] = {
   { "step-us", required_argument, NULL, STEP_US },
   { "batches-per-step", required_argument, NULL, BATCHES },
   { "epoch-every", required_argument, NULL, EPOCH_EVERY },
-<<<<<<< HEAD
   { "validate", no_argument, NULL, VALIDATE },
-=======
-  { "validation", no_argument, NULL, VALIDATION },
->>>>>>> 301c74a (tests: freezer.h from C and C++; the mock trainer validates at the end of an epoch)
   { "metric", required_argument, NULL, METRIC },
   { "attach-timeout-ms", required_argument, NULL, ATTACH_TIMEOUT },
   { "begin-delay-ms", required_argument, NULL, BEGIN_DELAY },
@@ -254,13 +237,8 @@ static void take_option(struct trainer *trainer, enum trainer_option option, con
   case EPOCH_EVERY:
     trainer->epoch_every = number(name, value, UINT64_MAX);
     break;
-<<<<<<< HEAD
   case VALIDATE:
     trainer->validate = true;
-=======
-  case VALIDATION:
-    trainer->validation = true;
->>>>>>> 301c74a (tests: freezer.h from C and C++; the mock trainer validates at the end of an epoch)
     break;
   case METRIC:
     add_metric(trainer, value);
@@ -431,12 +409,8 @@ static void print_batch(struct trainer *trainer, uint64_t step, uint64_t epoch) 
     flush(trainer);
 }
 
-<<<<<<< HEAD
 /* One batch: asks, takes the flags, prints them, and takes its time. */
 static void run_batch(struct trainer *trainer, uint64_t step, uint64_t epoch) {
-=======
-static void train_batch(struct trainer *trainer, uint64_t step, uint64_t epoch, uint64_t us) {
->>>>>>> 301c74a (tests: freezer.h from C and C++; the mock trainer validates at the end of an epoch)
   const int r = freezer_batch_begin(trainer->freezer, step, epoch);
   if (r < 0)
     fprintf(stderr, "mock_trainer: rank %u: step %llu: %s\n", (unsigned)trainer->options.rank, (unsigned long long)step,
@@ -447,7 +421,6 @@ static void train_batch(struct trainer *trainer, uint64_t step, uint64_t epoch, 
     ;
   if (trainer->print)
     print_batch(trainer, step, epoch);
-<<<<<<< HEAD
   const uint64_t us = trainer->step_us / trainer->batches_per_step;
   pause_us(trainer->jitter && us > 0 ? random_next(&trainer->random) % (2 * us + 1) : us);
 }
@@ -458,28 +431,12 @@ static void train_step(struct trainer *trainer, uint64_t step) {
     run_batch(trainer, step, epoch - 1);
   for (uint64_t batch = 0; batch < trainer->batches_per_step && !ended; batch++)
     run_batch(trainer, step, epoch);
-=======
-  pause_us(trainer->jitter && us > 0 ? random_next(&trainer->random) % (2 * us + 1) : us);
-}
-
-static void report_metrics(const struct trainer *trainer, uint64_t nth) {
->>>>>>> 301c74a (tests: freezer.h from C and C++; the mock trainer validates at the end of an epoch)
   for (size_t i = 0; i < trainer->n_metrics; i++) {
     const struct metric *metric = &trainer->metrics[i];
+    const uint64_t at = step - trainer->first_step;
     (void)freezer_metric(trainer->freezer, metric->name,
-                         metric->values[nth < metric->n_values ? nth : metric->n_values - 1]);
+                         metric->values[at < metric->n_values ? at : metric->n_values - 1]);
   }
-}
-
-static void train_step(struct trainer *trainer, uint64_t step) {
-  const uint64_t epoch = trainer->epoch_every ? step / trainer->epoch_every : 0;
-  const uint64_t us = trainer->step_us / trainer->batches_per_step;
-  if (trainer->validation && epoch > trainer->epoch)
-    train_batch(trainer, step, trainer->epoch, us);
-  trainer->epoch = epoch;
-  for (uint64_t batch = 0; batch < trainer->batches_per_step && !ended; batch++)
-    train_batch(trainer, step, epoch, us);
-  report_metrics(trainer, trainer->n_steps++);
 }
 
 static void train(struct trainer *trainer) {
@@ -487,14 +444,8 @@ static void train(struct trainer *trainer) {
   for (uint64_t step = trainer->first_step; step < trainer->end_step && !ended; step++) {
     if (step == trainer->rewind_at) {
       trainer->rewind_at = UINT64_MAX;
-<<<<<<< HEAD
       step = trainer->began_at = trainer->rewind_to;
       const int r = freezer_rewind(trainer->freezer, step, trainer->epoch_every ? step / trainer->epoch_every : 0);
-=======
-      step = trainer->rewind_to;
-      trainer->epoch = trainer->epoch_every ? step / trainer->epoch_every : 0;
-      const int r = freezer_rewind(trainer->freezer, step, trainer->epoch);
->>>>>>> 301c74a (tests: freezer.h from C and C++; the mock trainer validates at the end of an epoch)
       if (r < 0)
         fail("cannot rewind", freezer_strerror(r));
     }
@@ -530,8 +481,7 @@ int main(int argc, char **argv) {
   trainer.out = need(malloc(trainer.out_size));
   trainer.options.framework = "mock";
   trainer.options.step = trainer.first_step;
-  trainer.epoch = trainer.epoch_every ? trainer.first_step / trainer.epoch_every : 0;
-  trainer.options.epoch = trainer.epoch;
+  trainer.options.epoch = trainer.epoch_every ? trainer.first_step / trainer.epoch_every : 0;
   trainer.options.log = on_log;
   trainer.options.log_user = &trainer;
   (void)prctl(PR_SET_TIMERSLACK, 1UL, 0UL, 0UL, 0UL); /* or a step of 200 us takes 250 */

@@ -37,11 +37,7 @@ def plain(t):
 
 @fz.test("rules over epochs, a validation batch in the old epoch just before the new one begins, at the same step")
 def validation(t):
-<<<<<<< HEAD
     seen = run(t, 3, batches_per_step=2, validate=True, jitter=True)
-=======
-    seen = run(t, 3, validation=True, jitter=True)
->>>>>>> 301c74a (tests: freezer.h from C and C++; the mock trainer validates at the end of an epoch)
     twice = [step for step, epoch in seen if (step, epoch - 1) in seen]
     check(len(twice) >= LAST // EVERY - 1, "few steps have batches of two epochs", sorted(seen))
     check(any(seen[step, step // EVERY][1] != seen[step, step // EVERY - 1][1] for step in twice),
