@@ -51,15 +51,15 @@ char *fz_cause_text(const fz_layers *layers, const struct fz_cause *cause, size_
 struct fz_upcoming {
   uint64_t step;  /* at this step, if it is reached before `epoch`; FZ_TIME_NEVER: no flip by steps */
   uint64_t epoch; /* at this epoch, if it is reached before `step` */
-  char *text;     /* of the one that names a step if there is one: "rule positions ends: model.embed_positions trains";
+  char *text;     /* of the one that names a step if there is one: "rule positions ends, model.embed_positions trains";
                      NULL: nothing is scheduled. Allocated */
 };
 /** 0 or -ENOMEM. */
 int fz_layers_upcoming(const fz_layers *layers, uint64_t step, uint64_t epoch, struct fz_upcoming *ret_upcoming);
 
 /**
- * The shortest common description of a set of parameters, "model.layers.0..2, model.norm (38 parameters)": modules
- * instead of their parameters where the whole module is in the set, runs of numbered modules folded.
+ * The shortest common description of a set of parameters, "model.layers.0..2, model.norm": modules instead of their
+ * parameters where the whole module is in the set, runs of numbered modules folded, in the trainer's order.
  * @param max  at most this many items, the rest as "and 12 more"
  * @return an allocated string, NULL when out of memory
  */

@@ -166,6 +166,10 @@ void fz_layers_pinned(const fz_layers *layers, uint64_t *mask) {
   set(mask, layers->trainer->mask, layers->words, FZ_TRAIN);
 }
 
+uint32_t fz_layers_edge(const fz_layers *layers, const struct fz_lighter_state *state, uint64_t step, uint64_t epoch) {
+  return state ? fz_lighter_at(state, layers->rules, step, epoch).edge : layers->edge;
+}
+
 void fz_layers_eval_with(const fz_layers *layers, const struct fz_lighter_state *state, uint64_t step, uint64_t epoch,
                          uint64_t *mask, uint32_t *ret_edge) {
   fz_layers_eval_rules(layers, state, step, epoch, mask);
@@ -176,7 +180,7 @@ void fz_layers_eval_with(const fz_layers *layers, const struct fz_lighter_state 
   }
   fz_layers_apply_pins(layers, mask);
   if (ret_edge)
-    *ret_edge = state ? fz_lighter_at(state, layers->rules, step, epoch).edge : layers->edge;
+    *ret_edge = fz_layers_edge(layers, state, step, epoch);
 }
 
 int fz_layers_eval(const fz_layers *layers, uint64_t step, uint64_t epoch, uint64_t *mask, uint32_t *ret_edge) {
@@ -230,6 +234,26 @@ static void cause_of(const fz_layers *layers, const struct fz_lighter_state *sta
       *ret_cause = (struct fz_cause){ .layer = FZ_LAYER_RULE, .index = (uint32_t)i };
       return;
     }
+}
+
+bool fz_layers_flag(const fz_layers *layers, const struct fz_lighter_state *state, uint64_t step, uint64_t epoch,
+                    size_t index, struct fz_cause *ret_cause) {
+  const bool baseline = fz_mask_get(fz_params_baseline(layers->params), index);
+  cause_of(layers, state, step, epoch, index, ret_cause);
+  switch (ret_cause->layer) {
+  case FZ_LAYER_PIN:
+    return ret_cause->pin_by == FZ_PIN_BY_USER ? fz_mask_get(layers->pins.items[ret_cause->index]->values, index)
+                                               : baseline;
+  case FZ_LAYER_OVERRIDE:
+    return fz_layers_override(layers, ret_cause->index)->action == FZ_TRAIN;
+  case FZ_LAYER_RULE:
+    if (!state)
+      return fz_ruleset_get(fz_rules_ruleset(layers->rules), ret_cause->index)->action == FZ_TRAIN;
+    return fz_lighter_at(state, layers->rules, step, epoch).all_ones || fz_mask_get(state->mask, index);
+  case FZ_LAYER_BASELINE:
+    break;
+  }
+  return state ? fz_mask_get(state->mask, index) : baseline;
 }
 
 int fz_layers_causes(const fz_layers *layers, uint64_t step, uint64_t epoch, struct fz_cause *causes) {

@@ -342,7 +342,7 @@ static int edge_at(const fz_layers *layers, uint64_t step, uint64_t epoch, uint3
   struct fz_lighter_state *state = NULL;
   const int r = fz_layers_state(layers, step, epoch, &state);
   if (!r)
-    *ret_edge = state ? fz_lighter_at(state, layers->rules, step, epoch).edge : layers->edge;
+    *ret_edge = fz_layers_edge(layers, state, step, epoch);
   fz_lighter_unref(state);
   return r;
 }

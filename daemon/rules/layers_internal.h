@@ -71,6 +71,13 @@ int fz_layers_state(const fz_layers *layers, uint64_t step, uint64_t epoch, stru
 void fz_layers_eval_with(const fz_layers *layers, const struct fz_lighter_state *state, uint64_t step, uint64_t epoch,
                          uint64_t *mask, uint32_t *ret_edge);
 
+/** The number of transitions at (step, epoch), with that state. */
+uint32_t fz_layers_edge(const fz_layers *layers, const struct fz_lighter_state *state, uint64_t step, uint64_t epoch);
+
+/** The flag of one parameter and what decides it, with that state. */
+bool fz_layers_flag(const fz_layers *layers, const struct fz_lighter_state *state, uint64_t step, uint64_t epoch,
+                    size_t index, struct fz_cause *ret_cause);
+
 /** What the rules layer says of all parameters, before overrides and pins. */
 void fz_layers_eval_rules(const fz_layers *layers, const struct fz_lighter_state *state, uint64_t step, uint64_t epoch,
                           uint64_t *mask);

@@ -6,22 +6,17 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/rules/boundaries.h"
 #include "daemon/rules/layers_internal.h"
 #include "daemon/rules/planner.h"
 #include "protocol/hash.h"
 #include "protocol/mask.h"
 
-/* Points along one axis at which something may change, ascending; the first is now. */
-struct axis {
-  uint64_t *points;
-  size_t n;    /* all that are known, now included */
-  size_t used; /* so many are in the plan */
-};
-
 struct grid {
   const fz_layers *layers;
   const struct fz_lighter_state *state;
-  struct axis steps, epochs;
+  struct fz_boundaries ahead;
+  size_t steps, epochs; /* so many of them, now included, are in the plan */
   size_t max_rows, max_masks;
   uint32_t *cells; /* mask of (step point i, epoch point j), at i * stride + j */
   size_t stride;
@@ -33,69 +28,17 @@ struct grid {
 static void state_unref(struct fz_lighter_state **state) { fz_lighter_unref(*state); }
 
 static void grid_deinit(struct grid *grid) {
-  free(grid->steps.points);
-  free(grid->epochs.points);
+  fz_boundaries_deinit(&grid->ahead);
   free(grid->cells);
   free(grid->masks);
   free(grid->hashes);
-}
-
-static int compare_points(const void *a, const void *b) {
-  const uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-  return (x > y) - (x < y);
-}
-
-static void add_point(struct axis *axis, uint64_t point) {
-  /* The first is now; what is not ahead of it changes nothing any more. */
-  if (point > axis->points[0] && point != FZ_TIME_NEVER)
-    axis->points[axis->n++] = point;
-}
-
-static void add_window(struct grid *grid, const struct fz_window *window) {
-  if (fz_window_phase(window, grid->steps.points[0], grid->epochs.points[0]) == FZ_PHASE_OVER)
-    return;
-  add_point(&grid->steps, window->from_step);
-  add_point(&grid->steps, window->until_step);
-  add_point(&grid->epochs, window->from_epoch);
-  add_point(&grid->epochs, window->until_epoch);
-}
-
-static void sort_axis(struct axis *axis) {
-  size_t n = 0;
-  qsort(axis->points, axis->n, sizeof(*axis->points), compare_points);
-  for (size_t i = 0; i < axis->n; i++)
-    if (i == 0 || axis->points[i] != axis->points[n - 1])
-      axis->points[n++] = axis->points[i];
-  axis->n = n;
-  axis->used = 1;
-}
-
-static int find_points(struct grid *grid, uint64_t step, uint64_t epoch) {
-  const fz_layers *layers = grid->layers;
-  const fz_ruleset *ruleset = layers->rules ? fz_rules_ruleset(layers->rules) : NULL;
-  const size_t n_rules = ruleset ? fz_ruleset_count(ruleset) : 0;
-  const size_t most = 2 * (n_rules + layers->overrides.n) + 1;
-  grid->steps.points = (uint64_t *)malloc(most * sizeof(uint64_t));
-  grid->epochs.points = (uint64_t *)malloc(most * sizeof(uint64_t));
-  if (!grid->steps.points || !grid->epochs.points)
-    return -ENOMEM;
-  grid->steps.points[grid->steps.n++] = step;
-  grid->epochs.points[grid->epochs.n++] = epoch;
-  for (size_t i = 0; i < n_rules; i++)
-    if (grid->state ? grid->state->frozen[i] : fz_rules_matches(layers->rules, i) > 0)
-      add_window(grid, &fz_ruleset_get(ruleset, i)->window);
-  for (size_t i = 0; i < layers->overrides.n; i++)
-    add_window(grid, &fz_layers_override(layers, i)->window);
-  sort_axis(&grid->steps);
-  sort_axis(&grid->epochs);
-  return 0;
 }
 
 /* Evaluates a cell. @return false when its mask is one more than fits */
 static bool fill_cell(struct grid *grid, size_t i, size_t j) {
   const size_t words = grid->layers->words;
   uint64_t *mask = grid->masks + grid->n_masks * words;
-  fz_layers_eval_with(grid->layers, grid->state, grid->steps.points[i], grid->epochs.points[j], mask, NULL);
+  fz_layers_eval_with(grid->layers, grid->state, grid->ahead.steps.points[i], grid->ahead.epochs.points[j], mask, NULL);
   const uint64_t hash = fz_hash_bytes(FZ_HASH_START, mask, words * sizeof(*mask));
   size_t found = 0;
   while (found < grid->n_masks &&
@@ -109,19 +52,20 @@ static bool fill_cell(struct grid *grid, size_t i, size_t j) {
   return true;
 }
 
-/* Takes one more point of an axis into the plan. @return false when there is none or it does not fit */
-static bool extend(struct grid *grid, struct axis *axis) {
-  const bool is_step = axis == &grid->steps;
-  const struct axis *other = is_step ? &grid->epochs : &grid->steps;
+/* Takes one more step, or epoch, into the plan. @return false when there is none or it does not fit */
+static bool extend(struct grid *grid, bool is_step) {
+  const size_t known = is_step ? grid->ahead.steps.n : grid->ahead.epochs.n;
+  size_t *used = is_step ? &grid->steps : &grid->epochs;
+  const size_t other = is_step ? grid->epochs : grid->steps;
   const size_t masks_before = grid->n_masks;
-  if (axis->used == axis->n || (axis->used + 1) * other->used > grid->max_rows)
+  if (*used == known || (*used + 1) * other > grid->max_rows)
     return false;
-  for (size_t k = 0; k < other->used; k++)
-    if (!fill_cell(grid, is_step ? axis->used : k, is_step ? k : axis->used)) {
+  for (size_t k = 0; k < other; k++)
+    if (!fill_cell(grid, is_step ? *used : k, is_step ? k : *used)) {
       grid->n_masks = masks_before;
       return false;
     }
-  axis->used++;
+  ++*used;
   return true;
 }
 
@@ -131,31 +75,31 @@ static bool extend(struct grid *grid, struct axis *axis) {
 static void fill(struct grid *grid) {
   bool steps = true, epochs = true;
   (void)fill_cell(grid, 0, 0);
+  grid->steps = grid->epochs = 1;
   while (steps || epochs) {
-    steps = steps && extend(grid, &grid->steps);
-    epochs = epochs && extend(grid, &grid->epochs);
+    steps = steps && extend(grid, true);
+    epochs = epochs && extend(grid, false);
   }
 }
 
+static size_t least(size_t a, size_t b) { return a < b ? a : b; }
+
 static int allocate(struct grid *grid) {
-  const size_t all = grid->steps.n * grid->epochs.n;
-  if (grid->max_masks > all)
-    grid->max_masks = all;
-  /* No more points of either axis than there are rows. */
-  const size_t steps = grid->steps.n < grid->max_rows ? grid->steps.n : grid->max_rows;
-  grid->stride = grid->epochs.n < grid->max_rows ? grid->epochs.n : grid->max_rows;
+  const size_t steps = least(grid->ahead.steps.n, grid->max_rows);
+  grid->stride = least(grid->ahead.epochs.n, grid->max_rows);
+  grid->max_masks = least(grid->max_masks, steps * grid->stride);
   grid->cells = (uint32_t *)calloc(steps * grid->stride, sizeof(*grid->cells));
   grid->masks = (uint64_t *)malloc((grid->max_masks + 1) * (grid->layers->words + 1) * sizeof(uint64_t));
   grid->hashes = (uint64_t *)malloc((grid->max_masks + 1) * sizeof(uint64_t));
   return grid->cells && grid->masks && grid->hashes ? 0 : -ENOMEM;
 }
 
-static void set_horizon(const struct axis *axis, uint64_t *ret_horizon, uint64_t *ret_wake) {
+static void set_horizon(const struct fz_axis *axis, size_t used, uint64_t *ret_horizon, uint64_t *ret_wake) {
   *ret_horizon = *ret_wake = FZ_TIME_NEVER;
-  if (axis->used == axis->n)
+  if (used == axis->n)
     return;
   const uint64_t now = axis->points[0];
-  const uint64_t left = axis->points[axis->used] - now;
+  const uint64_t left = axis->points[used] - now;
   *ret_horizon = now + left;
   *ret_wake = now + (left > 3 ? left / 2 : left - 1);
 }
@@ -163,9 +107,9 @@ static void set_horizon(const struct axis *axis, uint64_t *ret_horizon, uint64_t
 static int make_plan(const struct grid *grid, fz_plan *ret_plan) {
   const size_t words = grid->layers->words;
   fz_plan plan = FZ_PLAN_NULL;
-  plan.active_from = grid->steps.points[0];
+  plan.active_from = grid->ahead.steps.points[0];
   plan.n_params = grid->layers->n;
-  plan.n_rows = grid->steps.used * grid->epochs.used;
+  plan.n_rows = grid->steps * grid->epochs;
   plan.n_masks = grid->n_masks;
   plan.rows = (struct fz_plan_row *)calloc(plan.n_rows, sizeof(*plan.rows));
   plan.masks = (uint64_t *)malloc((plan.n_masks * words + 1) * sizeof(uint64_t));
@@ -174,19 +118,17 @@ static int make_plan(const struct grid *grid, fz_plan *ret_plan) {
     return -ENOMEM;
   }
   memcpy(plan.masks, grid->masks, plan.n_masks * words * sizeof(uint64_t));
+  const uint64_t *steps = grid->ahead.steps.points, *epochs = grid->ahead.epochs.points;
   struct fz_plan_row *row = plan.rows;
-  for (size_t i = 0; i < grid->steps.used; i++)
-    for (size_t j = 0; j < grid->epochs.used; j++, row++) {
-      row->from_step = i ? grid->steps.points[i] : 0;
-      row->from_epoch = j ? grid->epochs.points[j] : 0;
+  for (size_t i = 0; i < grid->steps; i++)
+    for (size_t j = 0; j < grid->epochs; j++, row++) {
+      row->from_step = i ? steps[i] : 0;
+      row->from_epoch = j ? epochs[j] : 0;
       row->mask = grid->cells[i * grid->stride + j];
-      row->edge =
-        grid->state
-          ? fz_lighter_at(grid->state, grid->layers->rules, grid->steps.points[i], grid->epochs.points[j]).edge
-          : grid->layers->edge;
+      row->edge = fz_layers_edge(grid->layers, grid->state, steps[i], epochs[j]);
     }
-  set_horizon(&grid->steps, &plan.horizon_step, &plan.wake_step);
-  set_horizon(&grid->epochs, &plan.horizon_epoch, &plan.wake_epoch);
+  set_horizon(&grid->ahead.steps, grid->steps, &plan.horizon_step, &plan.wake_step);
+  set_horizon(&grid->ahead.epochs, grid->epochs, &plan.horizon_epoch, &plan.wake_epoch);
   *ret_plan = plan;
   return 0;
 }
@@ -201,7 +143,7 @@ int fz_layers_plan(const fz_layers *layers, uint64_t step, uint64_t epoch, size_
   int r = fz_layers_state(layers, step, epoch, &state);
   grid.state = state;
   if (!r)
-    r = find_points(&grid, step, epoch);
+    r = fz_boundaries_find(layers, state, step, epoch, &grid.ahead);
   if (!r)
     r = allocate(&grid);
   if (r)
