@@ -38,7 +38,7 @@ int freezer_batch_begin(freezer_t *f, uint64_t step, uint64_t epoch) {
   f->begun = true;
 
   int r = 0;
-  if (new_step && (f->current || f->next)) {
+  if (new_step && (f->current || f->n_later > 0)) {
     r = fz_holds_begin_step(f);
     if (r == 1)
       fz_events_plan_taken(f);

@@ -23,6 +23,7 @@ static const struct {
   { -EBADMSG, "what freezerd sent is damaged" },
   { -EPROTO, "freezerd has another version" },
   { -EPERM, "the segment belongs to another user, or is open to others" },
+  { -EBUSY, "plans of too many incarnations are still ahead" },
   { -EAGAIN, "another process trains as this rank" },
   { -EMFILE, "this process has no file descriptors left" },
   { -ENFILE, "this machine has no file descriptors left" },

@@ -51,7 +51,7 @@ void fz_events_subscribe(freezer_t *f, const struct fz_subscribe *wanted) {
 void fz_events_plan_taken(freezer_t *f) {
   f->events.applied = (struct fz_applied){ .gen = f->plan.gen, .step = f->step, .epoch = f->epoch };
   /* The last plans of an incarnation that is being left mean nothing to the freezerd of the next one. */
-  f->events.applied_unsent = f->next == NULL;
+  f->events.applied_unsent = f->n_later == 0;
   f->events.woke = false;
   fz_events_set_thresholds(f);
 }

@@ -33,11 +33,13 @@
  * Segments held:
  *
  *   current   its plan is in force; its gate is consulted at every step
- *   next      a newer incarnation that has no plan for this rank yet. Its gate is raised at every step as well, beside
- *             that of `current`, so that all ranks go over to it at the same step: that of its first plan
+ *   later     newer incarnations, oldest first, whose first plan is not in force yet. Their gates are raised at every
+ *             step as well, beside that of `current`, so that all ranks go over to one at the same step: that of its
+ *             first plan. One that was given up by freezerd before it had a plan is dropped, as it never will have one;
+ *             one that has a plan stays, since other ranks may be using it already
  *   stale     what was held when training went back. Not consulted; kept to be shown to freezerd at a reconnect
  *
- * A rank that attaches for the first time has next only; when its first plan is in force that becomes current.
+ * A rank that attaches for the first time has one later only; when its first plan is in force that becomes current.
  *
  * The clock is read every `batches_per_tick` batches, adapted to about a millisecond: an idle freezer_batch_begin() is
  * the gate's operation and a few compares.
@@ -87,6 +89,8 @@ struct fz_events {
   struct fz_metric_slot metrics[FZ_METRICS_MAX];
 };
 
+#define FZ_LATER_MAX 4U
+
 struct freezer {
   unsigned fork_count; /* of the process that opened it */
   freezer_log_fn log;
@@ -114,7 +118,9 @@ struct freezer {
   uint64_t row_until_step, row_until_epoch; /* the row in force holds before both */
 
   /* holds.c */
-  fz_segment *current, *next, *stale;
+  fz_segment *current, *stale;
+  fz_segment *later[FZ_LATER_MAX];
+  size_t n_later;
   bool lost_told, damage_told;
 
   /* batch.c */
@@ -165,7 +171,8 @@ fz_segment *fz_holds_newest(const freezer_t *f, uint64_t *ret_gen);
 /**
  * The segment that came with `welcome`. Enters the rank's line and raises the gate to the step that was begun.
  * @param fd  consumed
- * @return 0; 1 it is one that was held already; negative errno: nothing changed
+ * @return 0; 1 it is one that was held already; -EBUSY plans of too many incarnations are still ahead; other negative
+ *         errno: nothing changed
  */
 int fz_holds_welcome(freezer_t *f, int fd, uint64_t incarnation);
 /** Training goes back: no plan holds any more, the flags stay. @return whether any segment is held */

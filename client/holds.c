@@ -2,6 +2,7 @@
 #include "config.h"
 
 #include <errno.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -13,9 +14,35 @@ static fz_segment *let_go(const freezer_t *f, fz_segment *segment) {
   return fz_segment_free(segment);
 }
 
+static uint64_t newest_gen(const fz_segment *segment) {
+  uint64_t started, gen;
+  fz_gate_read(segment, &started, &gen);
+  return gen;
+}
+
+/* Lets go of the first `count` of the later ones. */
+static void let_go_first(freezer_t *f, size_t count) {
+  for (size_t i = 0; i < count; i++)
+    f->later[i] = let_go(f, f->later[i]);
+  memmove(f->later, f->later + count, (f->n_later - count) * sizeof(f->later[0]));
+  f->n_later -= count;
+}
+
+/* Lets go of those that will never have a plan: freezerd goes on with another one. */
+static void let_go_without_plan(freezer_t *f, const fz_segment *but) {
+  size_t n_kept = 0;
+  for (size_t i = 0; i < f->n_later; i++) {
+    if (f->later[i] == but || newest_gen(f->later[i]) > 0)
+      f->later[n_kept++] = f->later[i];
+    else
+      (void)let_go(f, f->later[i]);
+  }
+  f->n_later = n_kept;
+}
+
 void fz_holds_drop(freezer_t *f) {
+  let_go_first(f, f->n_later);
   f->current = let_go(f, f->current);
-  f->next = let_go(f, f->next);
   f->stale = let_go(f, f->stale);
 }
 
@@ -52,31 +79,30 @@ static int begin_step(freezer_t *f, fz_segment *segment, uint64_t held) {
 }
 
 int fz_holds_begin_step(freezer_t *f) {
-  int of_next = 0;
-  if (f->next) {
-    of_next = begin_step(f, f->next, 0);
-    if (of_next == 1) {
-      f->current = let_go(f, f->current);
-      f->current = f->next;
-      f->next = NULL;
+  int failed = 0;
+  for (size_t i = f->n_later; i-- > 0;) {
+    const int r = begin_step(f, f->later[i], 0);
+    if (r == 1) {
+      (void)let_go(f, f->current);
+      f->current = f->later[i];
+      f->later[i] = NULL;
+      let_go_first(f, i + 1);
       return 1;
     }
+    failed = r < 0 ? r : failed;
   }
-  const int of_current = f->current ? begin_step(f, f->current, f->plan.gen) : 0;
-  return of_current ? of_current : of_next;
-}
-
-bool fz_holds_has_plan(const freezer_t *f) {
-  const fz_segment *segment = f->next ? f->next : f->current;
-  uint64_t started, gen = 0;
-  if (segment)
-    fz_gate_read(segment, &started, &gen);
-  return gen > 0;
+  const int r = f->current ? begin_step(f, f->current, f->plan.gen) : 0;
+  return r ? r : failed;
 }
 
 fz_segment *fz_holds_newest(const freezer_t *f, uint64_t *ret_gen) {
-  *ret_gen = f->next || !f->current ? 0 : f->plan.gen;
-  return f->next ? f->next : f->current ? f->current : f->stale;
+  *ret_gen = f->n_later == 0 && f->current ? f->plan.gen : 0;
+  return f->n_later > 0 ? f->later[f->n_later - 1] : f->current ? f->current : f->stale;
+}
+
+bool fz_holds_has_plan(const freezer_t *f) {
+  const fz_segment *segment = f->n_later > 0 ? f->later[f->n_later - 1] : f->current;
+  return segment && newest_gen(segment) > 0;
 }
 
 static bool is_same_file(const fz_segment *segment, const struct stat *st) {
@@ -100,8 +126,7 @@ static int keep(freezer_t *f, fz_segment *segment, int fd) {
     if (segment == f->current)
       fz_rank_hold(segment, f->identity.rank, f->plan.gen);
   }
-  if (segment != f->next)
-    f->next = let_go(f, f->next);
+  let_go_without_plan(f, segment);
   return 1;
 }
 
@@ -122,17 +147,20 @@ static int reserve_plans(freezer_t *f, const fz_segment *segment) {
   return r;
 }
 
-int fz_holds_welcome(freezer_t *f, int fd, uint64_t incarnation) {
+static fz_segment *find_held(const freezer_t *f, int fd) {
   struct stat st;
-  if (fstat(fd, &st) == 0) {
-    if (is_same_file(f->next, &st))
-      return keep(f, f->next, fd);
-    if (is_same_file(f->current, &st))
-      return keep(f, f->current, fd);
-    if (is_same_file(f->stale, &st))
-      return keep(f, f->stale, fd);
-  }
-  fz_segment *segment = NULL;
+  if (fstat(fd, &st) < 0)
+    return NULL;
+  for (size_t i = 0; i < f->n_later; i++)
+    if (is_same_file(f->later[i], &st))
+      return f->later[i];
+  return is_same_file(f->current, &st) ? f->current : is_same_file(f->stale, &st) ? f->stale : NULL;
+}
+
+int fz_holds_welcome(freezer_t *f, int fd, uint64_t incarnation) {
+  fz_segment *segment = find_held(f, fd);
+  if (segment)
+    return keep(f, segment, fd);
   int r = fz_segment_map_of(&segment, fd, false, f->link.peer_uid);
   if (r < 0) {
     (void)close(fd);
@@ -141,13 +169,16 @@ int fz_holds_welcome(freezer_t *f, int fd, uint64_t incarnation) {
   r = check_segment(f, segment, incarnation);
   if (r == 0)
     r = reserve_plans(f, segment);
+  if (r == 0) {
+    let_go_without_plan(f, NULL);
+    r = f->n_later < FZ_LATER_MAX ? 0 : -EBUSY;
+  }
   if (r < 0) {
     fz_segment_free(segment);
     return r;
   }
-  f->next = let_go(f, f->next);
   f->stale = let_go(f, f->stale);
-  f->next = segment;
+  f->later[f->n_later++] = segment;
   fz_rank_enter(segment, f->identity.rank, f->identity.pid);
   take_lock(f, segment);
   /* Before ready is sent, so that no plan is for a step that this rank has begun without it. */
@@ -157,14 +188,18 @@ int fz_holds_welcome(freezer_t *f, int fd, uint64_t incarnation) {
 }
 
 bool fz_holds_rewind(freezer_t *f) {
-  fz_segment *newest = f->next ? f->next : f->current;
-  if (f->next && f->current)
-    f->current = let_go(f, f->current);
-  if (newest) {
-    f->stale = let_go(f, f->stale);
-    f->stale = newest;
+  fz_segment *newest = NULL;
+  if (f->n_later > 0) {
+    newest = f->later[--f->n_later];
+  } else if (f->current) {
+    newest = f->current;
+    f->current = NULL;
   }
-  f->next = f->current = NULL;
+  if (newest) {
+    fz_segment *stale = newest;
+    fz_holds_drop(f);
+    f->stale = stale;
+  }
   fz_flags_forget_plan(f);
   return f->stale != NULL;
 }

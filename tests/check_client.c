@@ -567,6 +567,34 @@ START_TEST(new_incarnation)
 }
 END_TEST
 
+/* An incarnation whose first plan is ahead when freezerd dies: other ranks may use it already, so this one must too. */
+START_TEST(plan_ahead_survives_the_next_incarnation)
+{
+  begin_with_plan();
+  fake_kill(&fake);
+  for (uint64_t i = 0; i < 3; i++) {
+    fake_listen(&fake);
+    (void)fake_expect(&fake, f, 2, 0, FZ_MESSAGE_HELLO);
+    (void)fake_expect(&fake, f, 2, 0, FZ_MESSAGE_RESUME);
+    fake_segment(&fake, "run", "job", 1);
+    fake_welcome(&fake, "run");
+    (void)fake_expect(&fake, f, 2, 0, FZ_MESSAGE_READY);
+    if (i == 0) /* the only one of the three that comes to a plan */
+      (void)fake_publish(&fake, 10, &(const struct fake_row){ .mask = "0010" }, 1, FZ_TIME_NEVER);
+    fake_kill(&fake);
+  }
+  ck_assert_uint_eq(f->n_later, 2);
+  ck_assert_int_eq(freezer_batch_begin(f, 9, 0), 0);
+  ck_assert_int_eq(freezer_batch_begin(f, 10, 0), 1);
+  ck_assert_str_eq(fake_flags(f, COUNT), "0010");
+  ck_assert_uint_eq(f->n_later, 1);
+  (void)fake_publish(&fake, 12, &(const struct fake_row){ .mask = "1111" }, 1, FZ_TIME_NEVER);
+  ck_assert_int_eq(freezer_batch_begin(f, 12, 0), 1);
+  ck_assert_str_eq(fake_flags(f, COUNT), "1111");
+  ck_assert_uint_eq(f->n_later, 0);
+}
+END_TEST
+
 START_TEST(rewind_gets_a_new_incarnation)
 {
   begin_with_plan();
@@ -658,7 +686,7 @@ static void expect_to_be_left(void) {
     usleep(500);
   }
   ck_assert_int_eq(f->link.state, FZ_LINK_DOWN);
-  ck_assert_ptr_null(f->next);
+  ck_assert_uint_eq(f->n_later, 0);
   ck_assert_str_eq(fake_flags(f, COUNT), "1100");
 }
 
@@ -775,6 +803,7 @@ Suite *fz_suite(void) {
   tcase_add_test(link, daemon_comes_later);
   tcase_add_test(link, daemon_adopts_the_segment);
   tcase_add_test(link, new_incarnation);
+  tcase_add_test(link, plan_ahead_survives_the_next_incarnation);
   tcase_add_test(link, rewind_gets_a_new_incarnation);
   tcase_add_test(link, rewind_while_daemon_is_away);
   tcase_add_test(link, refusal_is_told_once_and_tried_again);

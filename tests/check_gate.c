@@ -445,7 +445,7 @@ START_TEST(locks_tell_who_lives)
     const pid_t child = fork(); /* a data loader: it outlives the rank, and keeps no lock */
     if (child == 0) {
       (void)close(go[1]);
-      _exit(read(go[0], &byte, 1) < 0);
+      _exit(read(go[0], &byte, 1) < 0 ? 1 : 0);
     }
     pause();
   }
