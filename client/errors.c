@@ -28,6 +28,7 @@ static const struct {
   { -EMFILE, "this process has no file descriptors left" },
   { -ENFILE, "this machine has no file descriptors left" },
   { -EACCES, "permission denied" },
+  { -ENOENT, "there is no such segment on this machine" },
 };
 
 const char *freezer_strerror(int code) {

@@ -2,9 +2,11 @@
 #include "config.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "client/handle.h"
@@ -169,10 +171,18 @@ static void tell_attached(freezer_t *f, const struct fz_welcome *welcome, bool a
          (unsigned)f->identity.world, (unsigned long long)welcome->incarnation);
 }
 
+/* The segment by its descriptor, or by its name from a freezerd that had none to spare. The caller owns it. */
+static int open_segment(fz_line_reader *reader, const char *name) {
+  int fd = fz_line_reader_take_fd(reader);
+  if (fd < 0)
+    fd = shm_open(name, O_RDWR | O_CLOEXEC, 0);
+  return fd < 0 ? -errno : fd;
+}
+
 static void on_welcome(freezer_t *f, const struct fz_welcome *welcome) {
   struct fz_link *link = &f->link;
-  const int fd = fz_line_reader_take_fd(&link->reader);
-  const int r = fd < 0 ? -EBADMSG : fz_holds_welcome(f, fd, welcome->incarnation);
+  const int fd = open_segment(&link->reader, welcome->segment);
+  const int r = fd < 0 ? fd : fz_holds_welcome(f, fd, welcome->incarnation);
   if (r < 0) {
     fz_log(f, FREEZER_LOG_ERROR, "cannot use the segment '%s' that freezerd sent: %s", welcome->segment,
            freezer_strerror(r));

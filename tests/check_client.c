@@ -725,6 +725,30 @@ START_TEST(unknown_message_is_ignored)
 }
 END_TEST
 
+/* A freezerd without a descriptor to spare: the name has to do. */
+START_TEST(segment_by_name)
+{
+  begin_with_plan();
+  fake_kill(&fake);
+  fake_listen(&fake);
+  (void)fake_expect(&fake, f, 1, 0, FZ_MESSAGE_HELLO);
+  (void)fake_expect(&fake, f, 1, 0, FZ_MESSAGE_RESUME);
+  fake_segment(&fake, "run", "job", 1);
+  const fz_message welcome = {
+    .type = FZ_MESSAGE_WELCOME,
+    .welcome = { .protocol = 1,
+                 .server = "x",
+                 .run = "run",
+                 .incarnation = 2,
+                 .segment = fake.segment_name,
+                 .size = 1 },
+  };
+  fake_send(&fake, &welcome, -1);
+  (void)fake_expect(&fake, f, 1, 0, FZ_MESSAGE_READY);
+  ck_assert_uint_eq(f->n_later, 1);
+}
+END_TEST
+
 /* A welcome whose descriptor is missing, or of something else. */
 START_TEST(bad_descriptors)
 {
@@ -810,6 +834,7 @@ Suite *fz_suite(void) {
   tcase_add_test(link, renamed_run);
   tcase_add_loop_test(link, garbage_ends_the_connection, 0, sizeof(garbage) / sizeof(garbage[0]));
   tcase_add_test(link, unknown_message_is_ignored);
+  tcase_add_test(link, segment_by_name);
   tcase_add_loop_test(link, bad_descriptors, 0, 3);
   tcase_add_loop_test(link, wrong_segments, 0, 2);
   suite_add_tcase(suite, link);
