@@ -168,6 +168,8 @@ static int explain_failure(struct fz_socket_candidate *candidate, int error) {
 
 /* What must hold before a connection is worth trying: the length, and that no stranger made the directory. */
 static int check_place(struct fz_socket_candidate *candidate) {
+  if (candidate->length == 0) /* which the kernel would take for an abstract name */
+    return explain_failure(candidate, -ENOENT);
   if (candidate->length > FZ_SOCKET_PATH_MAX) {
     say(candidate->reason, sizeof(candidate->reason), "the path has %zu bytes, a socket's may have %u",
         candidate->length, FZ_SOCKET_PATH_MAX);

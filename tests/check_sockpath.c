@@ -137,6 +137,7 @@ START_TEST(says_what_is_wrong)
 {
   const char *path = new_path("s");
   expect_state(path, FZ_SOCKET_ABSENT, "no such socket");
+  expect_state("", FZ_SOCKET_ABSENT, "no such socket");
   expect_state("/nowhere/at/all", FZ_SOCKET_ABSENT, "no such socket");
   expect_state("/etc/passwd/s", FZ_SOCKET_ABSENT, "no such socket");
 
