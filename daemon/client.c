@@ -106,7 +106,7 @@ void fz_waiter_change_done(fz_waiter *waiter) {
 
 static void on_limit(fz_timer *timer) {
   /* Valid because only waiters have this callback, with their member `timer`. */
-  fz_waiter *waiter = (fz_waiter *)((char *)timer - offsetof(fz_waiter, timer));
+  fz_waiter *waiter = (fz_waiter *)(void *)((char *)timer - offsetof(fz_waiter, timer));
 
   /* The time ran out is no error: the answer says how far it came. */
   if (waiter->pending)

@@ -108,7 +108,8 @@ fz_pending *fz_pending_free(fz_pending *pending) {
   return NULL;
 }
 
-static void add_text(char **texts, size_t *n, size_t max, const char *format, va_list arguments) {
+__attribute__((format(printf, 4, 0))) static void add_text(char **texts, size_t *n, size_t max, const char *format,
+                                                           va_list arguments) {
   char *text;
 
   if (*n >= max || vasprintf(&text, format, arguments) < 0)

@@ -25,7 +25,7 @@
 
 static fz_run *run_of_retry(fz_timer *timer) {
   /* Valid because only runs have this timer, as their member `retry`. */
-  return (fz_run *)((char *)timer - offsetof(fz_run, retry));
+  return (fz_run *)(void *)((char *)timer - offsetof(fz_run, retry));
 }
 
 static void on_retry(fz_timer *timer) { fz_publisher_retry(run_of_retry(timer)); }
