@@ -70,12 +70,15 @@ void fz_suggestion_offer(struct fz_suggestion *suggestion, const char *candidate
     rank = 0;
   else {
     /* A word of two letters is within two edits of every other one: at most half of it may change. */
-    const size_t limit = least(FZ_SUGGEST_DISTANCE_MAX, (word_length + 1) / 2);
+    const size_t limit = least(FZ_SUGGEST_DISTANCE_MAX, word_length / 2);
     const size_t distance = fz_edit_distance(word, word_length, candidate, length, limit);
-    if (distance <= limit)
+    /* One slip is likelier than a word cut short, that likelier than two slips. */
+    if (distance <= least(limit, 1))
       rank = 1 + (unsigned)distance;
     else if (length > word_length && memcmp(candidate, word, word_length) == 0)
-      rank = 1 + FZ_SUGGEST_DISTANCE_MAX + 1;
+      rank = 3;
+    else if (distance <= limit)
+      rank = 4;
   }
   if (rank == UINT_MAX)
     return;

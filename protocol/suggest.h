@@ -15,8 +15,8 @@
 size_t fz_edit_distance(const char *a, size_t a_length, const char *b, size_t b_length, size_t limit);
 
 /**
- * Remembers the best candidate of a stream of them. Ranking: whole-component tail, then smallest distance, then
- * prefix, then the shorter and the earlier one. Initialise with the word; nothing is copied, nothing is to be freed.
+ * Remembers the best candidate of a stream of them. Ranking: whole-component tail, one edit, prefix, two edits;
+ * then the shorter and the earlier one. Initialise with the word; nothing is copied, nothing is to be freed.
  */
 struct fz_suggestion {
   const char *word; /* borrowed */

@@ -120,7 +120,8 @@ static int try_without_head(const struct search *search) {
   const char *body = selector->text + selector->body;
   int r = 0;
   for (const char *dot = strchr(body, '.'); !r && !*search->ret_hint && dot; dot = strchr(dot + 1, '.'))
-    if (dot[1] && fz_selector_is_bare(body, (size_t)(dot - body)))
+    if (dot[1] && fz_selector_is_bare(body, (size_t)(dot - body)) &&
+        fz_selector_is_bare(dot + 1, strcspn(dot + 1, ".")))
       r = offer(search, fz_format("%.*s%s", (int)selector->body, selector->text, dot + 1));
   return r;
 }
