@@ -10,6 +10,7 @@
 #include "daemon/clock.h"
 #include "daemon/control.h"
 #include "daemon/pending.h"
+#include "daemon/publisher.h"
 #include "daemon/rules/explain.h"
 #include "daemon/rules/planner.h"
 #include "daemon/run.h"
@@ -111,6 +112,11 @@ static void write_ranks(const fz_run *run, fz_json_writer *writer) {
   fz_write_end_array(writer);
 }
 
+/* A queued change reaches no rank, but it is held up by some only. */
+static bool holds_up(const fz_run *run, uint32_t rank, const fz_pending *pending) {
+  return pending->gen ? fz_pending_waits_for(pending, rank) : fz_publisher_waits_for(run, rank);
+}
+
 static void write_pendings(const fz_run *run, fz_json_writer *writer) {
   const uint64_t now = fz_clock_ms();
 
@@ -125,7 +131,7 @@ static void write_pendings(const fz_run *run, fz_json_writer *writer) {
     fz_write_string(writer, "by", pending->by);
     fz_write_begin_array(writer, "waiting_for");
     for (uint32_t i = 0; i < run->world; i++)
-      if (fz_pending_waits_for(pending, i))
+      if (holds_up(run, i, pending))
         fz_write_integer(writer, NULL, i);
     fz_write_end_array(writer);
     fz_write_integer(writer, "since_ms", now - pending->accepted_ms);

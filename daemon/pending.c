@@ -11,6 +11,7 @@
 #include "daemon/client.h"
 #include "daemon/clock.h"
 #include "daemon/pending.h"
+#include "daemon/publisher.h"
 #include "daemon/run.h"
 #include "daemon/text.h"
 #include "daemon/watchers.h"
@@ -378,7 +379,7 @@ static char *why_missing(const fz_run *run, uint32_t rank, const fz_pending *pen
     return strdup(fz_run_rank_lives(run, rank) ? "not connected" : "not there");
   if (!state->attached)
     return strdup("not attached yet");
-  if (pending->gen == 0)
+  if (pending->gen == 0 && !fz_publisher_waits_for(run, rank))
     return strdup(fz_run_complete(run) ? "the change waits for a rank that stands still" : "other ranks are missing");
   const uint64_t quiet = fz_clock_ms() - state->heard_ms;
   if (quiet > 5000)

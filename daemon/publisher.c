@@ -39,6 +39,16 @@ static bool has_queued(const fz_run *run) {
   return false;
 }
 
+bool fz_publisher_waits_for(const fz_run *run, uint32_t rank) {
+  if (!fz_run_complete(run))
+    return !run->ranks[rank].attached;
+  if (!run->blocked || !run->segment)
+    return false;
+  /* As in attempt(): the slots of the next two gens must not hold anything that it may still need. */
+  const struct fz_rank_line line = fz_rank_read(run->segment, rank);
+  return line.pid != 0 && line.gen + FZ_PLAN_SLOTS <= run->plan.gen + 2;
+}
+
 /* ---------------------------------------------------------------------------------------------------------- planning */
 
 /** Whether the layers must be made again because `for N` of a queued change was counted from another step. */

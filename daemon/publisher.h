@@ -28,6 +28,9 @@ void fz_publisher_look_again(fz_run *run);
 /** The timer fired. */
 void fz_publisher_retry(fz_run *run);
 
+/** Whether it is this rank that keeps what is queued from being published: it is missing, or holds the slot needed. */
+bool fz_publisher_waits_for(const fz_run *run, uint32_t rank);
+
 /** (step, epoch) at which a plan made now would begin. */
 void fz_publisher_point(const fz_run *run, uint64_t *ret_step, uint64_t *ret_epoch);
 
