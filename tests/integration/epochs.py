@@ -5,7 +5,7 @@ import fz
 from fz import check
 from oracle import Owned
 
-PARAMS = [("a", 100, 1), ("b", 100, 1), ("c", 100, 0), ("d", 100, 1)]
+PARAMS = [("a", 100, 1), ("b", 100, 1), ("c", 100, 0), ("d", 100, 1), ("keep", 1, 1)]
 RULES = {"version": 1, "rules": [
     {"freeze": ["a"], "until": {"epoch": 2}},
     {"freeze": ["b"], "from": {"epoch": 1}, "until": {"epoch": 3}},

@@ -79,7 +79,7 @@ def rate(trainer):
     found = []
     for _ in range(9):
         began, first = time.monotonic(), trainer.step()
-        trainer.wait_step(first + 200)
+        trainer.wait_step(first + 100)
         found.append((trainer.step() - first) / (time.monotonic() - began))
     return statistics.median(found)
 

@@ -79,21 +79,21 @@ def _on_alarm(_signal, _frame):
 
 
 def _run(title, limit, function):
-    """The TAP line of one test, without its number."""
+    """Runs one test. Returns the words around its number in its line of TAP."""
     scene = Scene()
     signal.signal(signal.SIGALRM, _on_alarm)
     signal.alarm(seconds(limit))
     try:
         function(scene)
         scene.end()
-        return f"ok {{}} - {title}"
+        return "ok", title
     except Skip as reason:
-        return f"ok {{}} - {title} # SKIP {reason}"
+        return "ok", f"{title} # SKIP {reason}"
     except Exception as error:  # a broken test must not hide the ones behind it
         signal.alarm(0)
         note(error if isinstance(error, Failure) else traceback.format_exc())
         scene.show_logs()
-        return f"not ok {{}} - {title}"
+        return "not ok", title
     finally:
         signal.alarm(0)
         scene.destroy()
@@ -101,19 +101,19 @@ def _run(title, limit, function):
 
 def main():
     """Runs the registered tests; words on the command line choose those whose title or function holds one of them."""
-    for program in (FREEZERD, FREEZERCTL, MOCK_TRAINER):
+    for program in (FREEZERD, MOCK_TRAINER):
         if not os.access(program, os.X_OK):
-            print(f"Bail out! there is no {program}: make check builds it and sets FREEZERD, FREEZERCTL, MOCK_TRAINER")
+            print(f"Bail out! there is no {program}: make check builds it and sets FREEZERD and MOCK_TRAINER")
             sys.exit(1)
     chosen = [t for t in _tests if not sys.argv[1:] or any(w in t[0] or w in t[2].__name__ for w in sys.argv[1:])]
     print(f"1..{len(chosen)}", flush=True)
     failed = 0
     for number, (title, limit, function) in enumerate(chosen, 1):
         began = time.monotonic()
-        line = _run(title, limit, function)
-        failed += line.startswith("not")
+        result, words = _run(title, limit, function)
+        failed += result != "ok"
         note(f"{time.monotonic() - began:.1f} s")
-        print(line.format(number), flush=True)
+        print(f"{result} {number} - {words}", flush=True)
     sys.exit(1 if failed else 0)
 
 
@@ -308,6 +308,7 @@ class Scene:
         self.processes = []
         self.segments = set()
         self._names = {}
+        self._params_files = {}
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("FREEZER", "SLURM", "TORCHELASTIC", "XDG_"))}
         kept.update(FREEZER_SOCKET=self.socket, HOME=self.root, LC_ALL="C.UTF-8")
         for name in ("RANK", "WORLD_SIZE", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "NOTIFY_SOCKET", "LISTEN_FDS"):
@@ -333,13 +334,19 @@ class Scene:
         return Daemon(self, self.unique("freezerd"), "--socket", self.socket, "--state-dir", self.state_dir, *options,
                       **keywords)
 
+    def params_file(self, params):
+        """A file with these parameters; the same one for all that ask for the same."""
+        text = "".join((p if isinstance(p, str) else "{} {} {}".format(*p)) + "\n" for p in params)
+        if text not in self._params_files:
+            self._params_files[text] = self.write(f"params.{len(self._params_files)}", text)
+        return self._params_files[text]
+
     def trainer(self, params, steps, rank=0, world=1, run="run", env=None, quiet=False, **options):
         """
         Starts one rank. `params` is a list of (name, elements, flag) or names, `steps` the range; options are
         mock_trainer's with underscores: step_us=200, jitter=True. `quiet`: it prints no batches.
         """
-        lines = [p if isinstance(p, str) else "{} {} {}".format(*p) for p in params]
-        file = self.write(f"params.{run}", "\n".join(lines) + "\n")
+        file = self.params_file(params)
         argv = [MOCK_TRAINER, "--run", run, "--rank", str(rank), "--world", str(world), "--params", file,
                 "--steps", "{}:{}".format(*steps)]
         if not quiet:
@@ -485,7 +492,8 @@ class Control:
         return answer
 
     def change(self, op, *patterns, wait=30, **fields):
-        """A change that waits until every rank has applied it; `wait` 0: no waiting."""
+        """A change, however large, that waits until every rank has applied it; `wait` 0: no waiting."""
+        fields.setdefault("yes", True)
         if patterns:
             fields["patterns"] = list(patterns)
         return self.require(op, wait_ms=int(seconds(wait) * 1000), **fields)

@@ -46,8 +46,7 @@ def by_evaluator(params, blocks, trace):
 
 def simulate(t, params, rules, steps, *options):
     """{step: mask} by freezerctl simulate."""
-    file = t.write("names", "".join("{} {} {}\n".format(*p) for p in params))
-    data = t.ctl_json("simulate", t.write("rules.json", rules), "--params", file, "--steps", "{}:{}".format(*steps),
+    data = t.ctl_json("simulate", t.write("rules.json", rules), "--params", t.params_file(params), "--steps", "{}:{}".format(*steps),
                       "--every-step", *options)
     return {row["step"]: row["mask"] for row in data["masks"]}
 

@@ -96,8 +96,7 @@ def random_lighter(rng, names):
 
 def simulate(t, params, document, steps, epoch_every):
     rules = t.write("rules.json", json.dumps(document))
-    names = t.write("names", "".join("{} {} {}\n".format(*p) for p in params))
-    return t.ctl_json("simulate", rules, "--params", names, "--steps", "{}:{}".format(*steps), "--every-step",
+    return t.ctl_json("simulate", rules, "--params", t.params_file(params), "--steps", "{}:{}".format(*steps), "--every-step",
                       "--epoch-every", str(epoch_every))
 
 
@@ -152,9 +151,8 @@ def rows(t):
     document = {"version": 1, "rules": [{"freeze": ["a"], "from": {"step": 10**11}, "until": {"step": 10**11 + 5}},
                                         {"train": ["b"], "from": {"epoch": 3}}]}
     rules = t.write("rules.json", json.dumps(document))
-    names = t.write("names", "a 1 1\nb 1 0\nkeep 1 1\n")
     first, last = 10**11 - 2, 10**11 + 10
-    data = t.ctl_json("simulate", rules, "--params", names, "--steps", f"{first}:{last}")
+    data = t.ctl_json("simulate", rules, "--params", t.params_file(params), "--steps", f"{first}:{last}")
     rows_want = [(first, 0, "101"), (10**11, 0, "001"), (10**11 + 5, 0, "101")]
     got = [(row["step"], row["epoch"], row["mask"]) for row in data["masks"]]
     fz.equal(got, rows_want, "rows")
