@@ -101,9 +101,9 @@ def _run(title, limit, function):
 
 def main():
     """Runs the registered tests; words on the command line choose those whose title or function holds one of them."""
-    for program in (FREEZERD, MOCK_TRAINER):
+    for program in (FREEZERD, FREEZERCTL, MOCK_TRAINER):
         if not os.access(program, os.X_OK):
-            print(f"Bail out! there is no {program}: make check builds it and sets FREEZERD and MOCK_TRAINER")
+            print(f"Bail out! there is no {program}: make check builds it and sets FREEZERD, FREEZERCTL, MOCK_TRAINER")
             sys.exit(1)
     chosen = [t for t in _tests if not sys.argv[1:] or any(w in t[0] or w in t[2].__name__ for w in sys.argv[1:])]
     print(f"1..{len(chosen)}", flush=True)

@@ -28,7 +28,7 @@ def two_runs(t):
 
     step = control.change("freeze", "x", run="ll")["step"]
     equal(two.wait_step(step)[3], "001", "mask of llama")
-    data = t.ctl_json("freeze", "a", env={"FREEZER_RUN": "gpt2"})
+    data = t.ctl_json("freeze", "a", "-y", env={"FREEZER_RUN": "gpt2"})
     equal(one.wait_step(data["step"])[3], "001", "mask of gpt2")
     equal(two.wait_step(two.step() + 10)[3], "001", "mask of llama after a change of gpt2")
     equal(control.ask("freeze", run="nemo", patterns=["x"])["error"]["code"], "no_run", "a run that is not there")
