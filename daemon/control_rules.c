@@ -58,7 +58,6 @@ static void answer_check(fz_client *client, const fz_request *request, const fz_
 void fz_op_rules_check(fz_client *client, const fz_request *request) {
   const fz_run *run = fz_control_run(client, request);
   fz_diagnostics diagnostics = FZ_DIAGNOSTICS_NULL;
-  fz_ruleset *ruleset = NULL;
   fz_rules *rules = NULL;
   char *text = NULL;
   size_t length = 0;
@@ -67,11 +66,9 @@ void fz_op_rules_check(fz_client *client, const fz_request *request) {
     return;
   int r = fz_json_to_text(request->rules, FZ_RULES_TEXT_MAX, &text, &length);
   if (r == 0)
-    r = fz_ruleset_parse(&ruleset, text, length, &diagnostics);
+    r = fz_ruleset_check(text, length, run->params, run->name, request->allow_missing, &rules, &diagnostics);
   if (r == 0)
-    r = fz_ruleset_bind(ruleset, run->params, run->name, request->allow_missing, &rules, &diagnostics);
-  if (r == 0)
-    answer_check(client, request, run, ruleset, &diagnostics);
+    answer_check(client, request, run, fz_rules_ruleset(rules), &diagnostics);
   else if (r > 0)
     fz_control_rules_invalid(client, request->id, &diagnostics);
   else
@@ -79,7 +76,6 @@ void fz_op_rules_check(fz_client *client, const fz_request *request) {
                     r == -E2BIG ? "the rules are too long" : "out of memory");
   free(text);
   fz_rules_unref(rules);
-  fz_ruleset_unref(ruleset);
   fz_diagnostics_deinit(&diagnostics);
 }
 

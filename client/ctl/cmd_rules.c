@@ -19,14 +19,17 @@
 
 /* --- check --- */
 
-/* Asks freezerd whether the rules fit a run. 0 or the exit status; warnings are said. */
+/*
+ * Asks freezerd whether the rules fit a run, even if they are wrong already: so what is wrong with the document and what
+ * selects nothing in the run come out together. 0 or the exit status; warnings are said.
+ */
 static int check_against(const fz_ctl *ctl, fz_rulefile *file, const char *run) {
   __attribute__((cleanup(fz_conn_freep))) fz_conn *conn = NULL;
   fz_answer answer = FZ_ANSWER_NULL;
   int status = fz_conn_open(ctl, &conn);
 
   if (status == 0) {
-    const char *document = fz_ruleset_canonical(fz_rulefile_ruleset(file));
+    const char *document = fz_rulefile_json(file);
     fz_json_writer *request = fz_conn_begin_run(conn, FZ_OP_RULES_CHECK, run);
     fz_write_raw(request, "rules", document, strlen(document));
     if (fz_given(&ctl->options, FZ_OPT_ALLOW_MISSING))
@@ -44,15 +47,13 @@ static int check_against(const fz_ctl *ctl, fz_rulefile *file, const char *run) 
 
 /* Checks one file; what it is checked against is remembered in *ret_where for the report. */
 static int check_file(const fz_ctl *ctl, const char *path, fz_params *params, fz_rulefile **ret_file) {
-  fz_rules *rules = NULL;
-  int status = fz_rules_open(ctl, path, ret_file);
+  int status = fz_rules_read(ctl, path, ret_file);
 
-  if (status == 0 && params)
-    status = fz_rules_bind(ctl, *ret_file, params, ctl->options.text[FZ_OPT_PARAMS], &rules);
-  fz_rules_unref(rules);
-  if (status == 0 && fz_given(&ctl->options, FZ_OPT_AGAINST))
+  if (status == 0 && params && fz_rulefile_json(*ret_file))
+    status = fz_rules_compare(ctl, *ret_file, params, ctl->options.text[FZ_OPT_PARAMS]);
+  else if (status == 0 && fz_given(&ctl->options, FZ_OPT_AGAINST) && fz_rulefile_json(*ret_file))
     status = check_against(ctl, *ret_file, ctl->options.text[FZ_OPT_AGAINST]);
-  return status;
+  return status ? status : fz_rules_verdict(ctl, *ret_file);
 }
 
 static void print_checked(const fz_ctl *ctl, const char *path, const fz_rulefile *file, const char *where) {
@@ -133,7 +134,7 @@ int fz_cmd_rules_check(fz_ctl *ctl) {
 
 static void fill_load(fz_json_writer *request, const fz_ctl *ctl, void *user) {
   const fz_rulefile *file = user;
-  const char *document = fz_ruleset_canonical(fz_rulefile_ruleset(file));
+  const char *document = fz_rulefile_json(file);
   const char *path = ctl->operands[0];
 
   fz_write_raw(request, "rules", document, strlen(document));

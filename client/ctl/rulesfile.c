@@ -53,20 +53,42 @@ static int fail_file(const fz_ctl *ctl, const fz_rulefile *file) {
   return FZ_EXIT_RULES;
 }
 
-int fz_rules_open(const fz_ctl *ctl, const char *path, fz_rulefile **ret_file) {
-  fz_rulefile *file = NULL;
-  const int r = fz_rulefile_read(&file, path);
+int fz_rules_read(const fz_ctl *ctl, const char *path, fz_rulefile **ret_file) {
+  const int r = fz_rulefile_read(ret_file, path);
   if (r == -E2BIG)
     return fz_fail(ctl, "rules_invalid", NULL, "'%s' is larger than %u bytes", path, FZ_RULEFILE_MAX);
   if (r < 0)
     return fz_fail(ctl, "no_file", NULL, "cannot read '%s': %s", path, strerror(-r));
-  if (!fz_rulefile_ruleset(file)) {
-    const int status = fail_file(ctl, file);
-    fz_rulefile_free(file);
-    return status;
-  }
-  *ret_file = file;
   return 0;
+}
+
+int fz_rules_verdict(const fz_ctl *ctl, const fz_rulefile *file) {
+  return fz_rulefile_n_errors(file) > 0 ? fail_file(ctl, file) : 0;
+}
+
+int fz_rules_open(const fz_ctl *ctl, const char *path, fz_rulefile **ret_file) {
+  fz_rulefile *file = NULL;
+  int status = fz_rules_read(ctl, path, &file);
+  if (status == 0)
+    status = fz_rules_verdict(ctl, file);
+  if (status == 0)
+    *ret_file = file;
+  else
+    fz_rulefile_free(file);
+  return status;
+}
+
+int fz_rules_compare(const fz_ctl *ctl, fz_rulefile *file, fz_params *params, const char *name) {
+  fz_diagnostics diagnostics = FZ_DIAGNOSTICS_NULL;
+  fz_rules *rules = NULL;
+  const char *document = fz_rulefile_json(file);
+  const bool allow_missing = fz_given(&ctl->options, FZ_OPT_ALLOW_MISSING);
+  int r = fz_ruleset_check(document, strlen(document), params, name, allow_missing, &rules, &diagnostics);
+  if (r >= 0)
+    r = fz_rulefile_place(file, &diagnostics);
+  fz_diagnostics_deinit(&diagnostics);
+  fz_rules_unref(rules);
+  return r < 0 ? fz_fail_memory(ctl) : 0;
 }
 
 int fz_rules_bind(const fz_ctl *ctl, fz_rulefile *file, fz_params *params, const char *name, fz_rules **ret_rules) {

@@ -6,6 +6,15 @@
 #include "client/ctl/ctl.h"
 #include "daemon/rulefile/rulefile.h"
 
+/** Reads a file, right or wrong; what is wrong is in it. 0 or the exit status, with the error said. */
+int fz_rules_read(const fz_ctl *ctl, const char *path, fz_rulefile **ret_file);
+
+/** 0, or says all that is wrong with a file and returns the exit status. */
+int fz_rules_verdict(const fz_ctl *ctl, const fz_rulefile *file);
+
+/** Adds to a file that is JSON or YAML at all what does not fit these parameters. 0 or the exit status. */
+int fz_rules_compare(const fz_ctl *ctl, fz_rulefile *file, fz_params *params, const char *name);
+
 /**
  * Reads a rules file. Its errors are said when it has any, its warnings not yet.
  * @return 0 and a file without errors; else the exit status
