@@ -41,8 +41,8 @@ void fz_link_end(freezer_t *f, int64_t retry_ms) {
 /* Ends a connection that was in use: freezerd went away. */
 static void lose(freezer_t *f, int error) {
   if (f->link.state == FZ_LINK_READY)
-    fz_log(f, FREEZER_LOG_WARNING, "freezerd is gone (%s): training goes on with plan %llu", freezer_strerror(error),
-           (unsigned long long)f->plan.gen);
+    fz_log(f, FREEZER_LOG_WARNING, "%s: training goes on with the %s that it has", freezer_strerror(error),
+           f->plan.gen > 0 ? "plan" : "flags");
   fz_link_end(f, 0);
   f->link.retry_at_ms += RETRY_MS;
 }
@@ -392,6 +392,7 @@ void fz_link_close(freezer_t *f) {
   struct fz_link *link = &f->link;
   if (link->state == FZ_LINK_READY) {
     const fz_message message = { .type = FZ_MESSAGE_BYE };
+    f->events.step_at_ms = f->events.metrics_at_ms = 0; /* the last values do not wait for their turn */
     fz_events_flush(f, fz_now_ms());
     if (link->fd >= 0 && fz_link_push(f, &message))
       (void)fz_link_flush(f);
