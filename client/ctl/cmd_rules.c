@@ -249,8 +249,11 @@ static int print_rules(const fz_ctl *ctl, const fz_json *root) {
 
 int fz_cmd_rules_show(fz_ctl *ctl) {
   fz_answer answer = FZ_ANSWER_NULL;
-  int status = fz_ask(ctl, FZ_OP_RULES_SHOW, &answer);
+  int status;
 
+  if (!fz_table_check(ctl, columns, sizeof(columns) / sizeof(columns[0]), &status))
+    return status;
+  status = fz_ask(ctl, FZ_OP_RULES_SHOW, &answer);
   if (status == 0)
     status = fz_wants_json(ctl) ? fz_answer_print_json(ctl, &answer) : print_rules(ctl, answer.root);
   fz_answer_deinit(&answer);

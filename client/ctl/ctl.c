@@ -70,7 +70,9 @@ static int run_verb(fz_ctl *ctl, int argc, char **argv) {
   struct fz_usage_error error;
   int at;
 
-  if (fz_options_parse(&ctl->options, argc, argv, FZ_OPTS_GLOBAL | ctl->verb->options, false, &at, &error) < 0)
+  /* `run` hands everything from its first operand on to the command. */
+  const bool first_only = ctl->verb->run == fz_cmd_run;
+  if (fz_options_parse(&ctl->options, argc, argv, FZ_OPTS_GLOBAL | ctl->verb->options, first_only, &at, &error) < 0)
     return usage_failure(ctl, argc, argv, &error);
   ctl->operands = argv + at;
   ctl->n_operands = (size_t)(argc - at);
@@ -84,10 +86,10 @@ static int run_verb(fz_ctl *ctl, int argc, char **argv) {
 }
 
 int fz_ctl_main(int argc, char **argv) {
-  static char version_name[] = "version", help_name[] = "help";
+  static char status_name[] = "status", version_name[] = "version", help_name[] = "help";
   fz_ctl ctl = { .verb = NULL };
   struct fz_usage_error error;
-  char *implied[2] = { help_name, NULL };
+  char *implied[2] = { status_name, NULL };
   int at, words, status;
 
   if (fz_options_parse(&ctl.options, argc, argv, FZ_OPTS_GLOBAL, true, &at, &error) < 0) {
@@ -97,7 +99,9 @@ int fz_ctl_main(int argc, char **argv) {
   argc -= at;
   argv += at;
   if (argc == 0) {
-    if (fz_given(&ctl.options, FZ_OPT_VERSION))
+    if (fz_given(&ctl.options, FZ_OPT_HELP))
+      implied[0] = help_name;
+    else if (fz_given(&ctl.options, FZ_OPT_VERSION))
       implied[0] = version_name;
     argv = implied;
     argc = 1;

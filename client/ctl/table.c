@@ -116,6 +116,13 @@ bool fz_table_new(const fz_ctl *ctl, const struct fz_column *columns, size_t n, 
   return true;
 }
 
+bool fz_table_check(const fz_ctl *ctl, const struct fz_column *columns, size_t n, int *ret_status) {
+  fz_table *table = NULL;
+  const bool good = fz_wants_json(ctl) || fz_table_new(ctl, columns, n, &table, ret_status);
+  fz_table_free(table);
+  return good;
+}
+
 fz_table *fz_table_free(fz_table *table) {
   if (!table)
     return NULL;

@@ -26,11 +26,16 @@ typedef struct fz_table fz_table;
 
 /**
  * A table with these columns, of which -o selects.
- * @param[out] ret_table  set on 0
- * @return 0; else the exit status of a failure that has been said, and of `-o help`, which has been answered (status in
- *         *ret_status, which may be 0)
+ * @return true; false: *ret_status is the exit status of a failure that has been said, or of `-o help`, which has been
+ *         answered
  */
 bool fz_table_new(const fz_ctl *ctl, const struct fz_column *columns, size_t n, fz_table **ret_table, int *ret_status);
+
+/**
+ * Looks at -o before anything is asked of a daemon: answers `-o help`, says what is wrong with it. As fz_table_new(), but
+ * makes no table. Always true with --json, which has no columns.
+ */
+bool fz_table_check(const fz_ctl *ctl, const struct fz_column *columns, size_t n, int *ret_status);
 
 /** Takes NULL; returns NULL. */
 fz_table *fz_table_free(fz_table *table);
