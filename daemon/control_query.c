@@ -120,7 +120,7 @@ static bool holds_up(const fz_run *run, uint32_t rank, const fz_pending *pending
 static void write_pendings(const fz_run *run, fz_json_writer *writer) {
   const uint64_t now = fz_clock_ms();
 
-  fz_write_begin_array(writer, "pending");
+  fz_write_begin_array(writer, "pending_changes");
   for (const fz_pending *pending = run->pendings; pending; pending = pending->next) {
     fz_write_begin_object(writer, NULL);
     if (pending->gen)

@@ -169,7 +169,7 @@ static void print_pending(const fz_ctl *ctl, const fz_json *run) {
     print_numbers(missing);
     printf(": no new plan until all ranks are attached\n");
   }
-  for (const fz_json *item = fz_json_first(fz_json_member(run, "pending")); item; item = fz_json_next(item)) {
+  for (const fz_json *item = fz_json_first(fz_json_member(run, "pending_changes")); item; item = fz_json_next(item)) {
     char *action = safe_text(item, "action"), *by = safe_text(item, "by");
     printf("  %sPending%s    ", fz_paint_on(&ctl->style, FZ_PAINT_PENDING),
            fz_paint_off(&ctl->style, FZ_PAINT_PENDING));
