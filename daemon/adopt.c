@@ -15,12 +15,17 @@
 /* Where the C library keeps shm_open()'s objects. */
 #define SHM_FOLDER "/dev/shm"
 
-static bool is_ours(const fz_core *core, const fz_segment *segment) {
+/** Whether it was made by a freezerd with our state directory (or socket). */
+static bool is_own_key(const fz_core *core, const fz_segment *segment) {
   const fz_segment_info *info = fz_segment_get_info(segment);
   char key[FZ_RUN_KEY_LENGTH + 1];
 
   fz_run_key(core->scope, info->run, key);
-  return strcmp(key, info->run_key) == 0 && strcmp(core->boot_id, info->boot_id) == 0;
+  return strcmp(key, info->run_key) == 0;
+}
+
+static bool is_ours(const fz_core *core, const fz_segment *segment) {
+  return is_own_key(core, segment) && strcmp(core->boot_id, fz_segment_get_info(segment)->boot_id) == 0;
 }
 
 static bool is_alive(const fz_segment *segment) {
@@ -135,6 +140,28 @@ static int find_segment(fz_core *core, const char *run, fz_segment **ret_segment
   closedir(folder);
   *ret_segment = best;
   return best ? 0 : -ENOENT;
+}
+
+void fz_adopt_clean(fz_core *core) {
+  char prefix[48];
+  DIR *folder = opendir(SHM_FOLDER);
+
+  if (!folder)
+    return;
+  const int length = snprintf(prefix, sizeof(prefix), "freezer.%lu.", (unsigned long)core->uid);
+  for (const struct dirent *entry; (entry = readdir(folder));) {
+    char name[FZ_SEGMENT_NAME_MAX + 1];
+    fz_segment *segment = NULL;
+    if (strncmp(entry->d_name, prefix, (size_t)length) != 0 || strlen(entry->d_name) >= sizeof(name) - 1)
+      continue;
+    snprintf(name, sizeof(name), "/%s", entry->d_name);
+    if (fz_segment_open(&segment, name, false) == 0 && is_own_key(core, segment) && !is_alive(segment)) {
+      fz_log_write(&core->log, FZ_LOG_INFO, FZ_LOG_ABOUT(.event = "shm"), "removed %s: nobody lives in it", name);
+      (void)fz_segment_unlink(name);
+    }
+    fz_segment_free(segment);
+  }
+  closedir(folder);
 }
 
 int fz_adopt_by_name(fz_core *core, const char *name) {

@@ -14,6 +14,9 @@
  * change is asked for, and `status` says so.
  */
 
+/** Removes what a killed freezerd left in shared memory: segments of ours in which nobody lives. */
+void fz_adopt_clean(fz_core *core);
+
 /**
  * Looks for a segment of a run that is not known yet by its name in shared memory; removes those that nobody lives in.
  * @return 0 it was adopted: the run is there; -ENOENT there is none; other negative errno

@@ -120,11 +120,11 @@ static int judge_empty(fz_client *client, const fz_request *request, const fz_ru
     snprintf(when, sizeof(when), "now");
   const bool loads = request->op == FZ_OP_RULES_LOAD && is_lighter(layers);
   if (request->force || loads) {
-    fz_outcome_warn(outcome, "%s nothing trains: the loss cannot fall any more", when);
+    fz_outcome_warn(outcome, "nothing trains %s: the loss cannot fall any more", when);
     return 0;
   }
   fz_client_error(client, request->id, FZ_CODE_REFUSED_EMPTY, "--force does it all the same",
-                  "refused: %s every parameter of run %s would be frozen, nothing would train", when, run->name);
+                  "refused: every parameter of run %s would be frozen %s, nothing would train", run->name, when);
   return -EPERM;
 }
 

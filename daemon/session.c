@@ -56,6 +56,17 @@ static void refuse(fz_session *session, enum fz_code code, const char *message, 
   fz_connection_close(session->connection, why);
 }
 
+/** Says what a first message must have; the session stays undecided. */
+static void ask_what(fz_session *session, const fz_json *root) {
+  fz_json_writer *writer = &session->core->writer;
+  uint64_t id;
+  const bool has_id = fz_json_integer(fz_json_member(root, "id"), &id);
+
+  fz_answer_error(writer, has_id ? &id : NULL, FZ_CODE_BAD_FIELD,
+                  "field 'op' or 'type' is missing: a request has the one, a trainer's message the other", NULL);
+  (void)fz_connection_send(session->connection, writer, -1);
+}
+
 /** The first message decides. */
 static int become(fz_session *session, const fz_json *root) {
   if (session->trainer || session->client)
@@ -73,6 +84,12 @@ static void on_line(void *user, char *line, size_t length) {
 
   if (r == FZ_JSON_BROKEN) {
     refuse(session, FZ_CODE_BAD_REQUEST, why, "it sent something that is no message");
+    return;
+  }
+  const bool decided = session->trainer || session->client;
+  if (r == 0 && !decided && !fz_json_member(root, "op") && !fz_json_member(root, "type")) {
+    ask_what(session, root);
+    fz_json_free(root);
     return;
   }
   if (r == 0)

@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "daemon/adopt.h"
 #include "daemon/core.h"
 #include "daemon/rulefile/rulefile.h"
 #include "daemon/server.h"
@@ -158,6 +159,8 @@ static int listen_and_serve(fz_core *core, const fz_options *options, const char
   r = fz_core_init(core, listener.path, state_dir);
   if (r < 0)
     fz_log_write(&core->log, FZ_LOG_ERROR, FZ_LOG_ABOUT(.event = "daemon"), "%s", strerror(-r));
+  else
+    fz_adopt_clean(core);
   r = r < 0 ? FZ_EXIT_FAILED : serve(core, &listener, options->ready_fd);
   fz_listener_close(&listener);
   return r;

@@ -372,7 +372,7 @@ static void seal_params(fz_trainer *trainer) {
   }
   if (fz_params_layout_hash(trainer->listed) != trainer->layout ||
       fz_params_baseline_hash(trainer->listed) != trainer->baseline) {
-    fz_trainer_refuse(trainer, true, FZ_CODE_BAD_FIELD,
+    fz_trainer_refuse(trainer, true, FZ_CODE_LAYOUT_MISMATCH,
                       "the parameters are not those that hello announced (layout %016" PRIx64 ", announced %016" PRIx64
                       "; baseline %016" PRIx64 ", announced %016" PRIx64 ")",
                       fz_params_layout_hash(trainer->listed), trainer->layout, fz_params_baseline_hash(trainer->listed),

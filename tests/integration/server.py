@@ -109,7 +109,7 @@ def activation(t):
         listener.bind(t.socket)
         listener.listen(16)
         os.set_inheritable(listener.fileno(), True)
-        script = f'exec 3<&{listener.fileno()}; LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" --state-dir none'
+        script = f'unset FREEZER_SOCKET; exec 3<&{listener.fileno()}; LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" --state-dir none'
         daemon = fz.Process(t, "activated", ["/bin/sh", "-c", script, fz.FREEZERD], pass_fds=(listener.fileno(),))
         equal(fz.Control(t.socket).require("ping")["pid"], daemon.pid, "who answers")
     equal(daemon.terminate(), 0, "exit status")
