@@ -210,7 +210,8 @@ def stopped_rank(t):
     for rank in ranks[:stopped]:
         rank.wait_step(now + 1000)
     status = control.require("status")["status"]
-    check(status["pending"] and all(p["waiting_for"] == [stopped] for p in status["pending"]), "pending", status)
+    changes = status["pending_changes"]
+    check(changes and all(change["waiting_for"] == [stopped] for change in changes), "pending", status)
     result = t.ctl("freeze", "norm", "--timeout", "0.3")
     equal(result.status, 8, f"exit status while a rank is stopped\n  {result!r}\n ")
     check(f"rank {stopped}" in result.err + result.out, "the stopped rank is not named", result)
