@@ -178,25 +178,27 @@ int fz_line_reader_take_fd(fz_line_reader *reader) {
 
 /* --- sending --- */
 
-int fz_send(int fd, const void *data, size_t length, int pass_fd, size_t *ret_sent) {
+/* Only sendmsg() takes a descriptor along, and it costs more than send(). */
+static ssize_t send_with_fd(int fd, const void *data, size_t length, int pass_fd) {
   struct iovec part = { .iov_base = (void *)(uintptr_t)data, .iov_len = length };
-  struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1 };
   union {
     struct cmsghdr align;
     char space[CMSG_SPACE(sizeof(int))];
   } control = { .space = { 0 } };
-  if (pass_fd >= 0) {
-    message.msg_control = control.space;
-    message.msg_controllen = sizeof(control.space);
-    struct cmsghdr *c = CMSG_FIRSTHDR(&message);
-    c->cmsg_level = SOL_SOCKET;
-    c->cmsg_type = SCM_RIGHTS;
-    c->cmsg_len = CMSG_LEN(sizeof(int));
-    memcpy(CMSG_DATA(c), &pass_fd, sizeof(int));
-  }
+  const struct msghdr message = {
+    .msg_iov = &part, .msg_iovlen = 1, .msg_control = control.space, .msg_controllen = sizeof(control.space)
+  };
+  control.align.cmsg_level = SOL_SOCKET;
+  control.align.cmsg_type = SCM_RIGHTS;
+  control.align.cmsg_len = CMSG_LEN(sizeof(int));
+  memcpy(CMSG_DATA(&control.align), &pass_fd, sizeof(int));
+  return sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+int fz_send(int fd, const void *data, size_t length, int pass_fd, size_t *ret_sent) {
   ssize_t sent;
   do
-    sent = sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+    sent = pass_fd < 0 ? send(fd, data, length, MSG_DONTWAIT | MSG_NOSIGNAL) : send_with_fd(fd, data, length, pass_fd);
   while (sent < 0 && errno == EINTR);
   if (sent < 0)
     return errno == EAGAIN || errno == EWOULDBLOCK ? FZ_IO_AGAIN : -errno;
