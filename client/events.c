@@ -88,16 +88,28 @@ static void push_metrics(freezer_t *f) {
   events->metrics_unsent = false;
 }
 
+static bool push_applied(freezer_t *f) {
+  const fz_message message = { .type = FZ_MESSAGE_APPLIED, .applied = f->events.applied };
+  return fz_link_push(f, &message);
+}
+
+static bool push_epoch(freezer_t *f) {
+  const fz_message message = { .type = FZ_MESSAGE_EPOCH, .epoch = { .step = f->step, .epoch = f->epoch } };
+  return fz_link_push(f, &message);
+}
+
+static bool push_step(freezer_t *f) {
+  const fz_message message = { .type = FZ_MESSAGE_STEP, .step = { .step = f->step, .epoch = f->epoch } };
+  return fz_link_push(f, &message);
+}
+
 static void push_waiting(freezer_t *f) {
   struct fz_events *events = &f->events;
-  fz_message message = { .type = FZ_MESSAGE_APPLIED, .applied = events->applied };
-  if (events->applied_unsent && fz_link_push(f, &message))
+  if (events->applied_unsent && push_applied(f))
     events->applied_unsent = false;
-  message = (fz_message){ .type = FZ_MESSAGE_EPOCH, .epoch = { .step = f->step, .epoch = f->epoch } };
-  if (events->epoch_unsent && fz_link_push(f, &message))
+  if (events->epoch_unsent && push_epoch(f))
     events->epoch_unsent = false;
-  message = (fz_message){ .type = FZ_MESSAGE_STEP, .step = { .step = f->step, .epoch = f->epoch } };
-  if (events->step_unsent && fz_link_push(f, &message)) {
+  if (events->step_unsent && push_step(f)) {
     events->step_unsent = false;
     events->step_sent = f->step;
   }
