@@ -6,6 +6,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,7 +31,6 @@ enum { BURST = 100, TEXT_MAX = 256 };
 struct sink {
   _Atomic uint64_t events;     /* step events received */
   _Atomic uint64_t bare_bytes; /* bytes received on the bare connection */
-  _Atomic int subscribed;
   size_t length;
   char text[TEXT_MAX]; /* a step event, with its newline */
 };
@@ -42,6 +42,7 @@ struct connection {
   fz_line_reader reader;
   fz_output output;
   fz_segment *segment;
+  bool subscribed;
 };
 
 static void say(struct connection *connection, const fz_message *message, int pass_fd) {
@@ -50,7 +51,9 @@ static void say(struct connection *connection, const fz_message *message, int pa
   size_t length;
   fz_message_encode(&writer, message);
   bench_require(fz_writer_line(&writer, &line, &length) < 0, "encode");
-  bench_require(fz_output_push_fd(&connection->output, line, length, pass_fd, false) < 0, "queue");
+  const int r = pass_fd < 0 ? fz_output_push(&connection->output, line, length)
+                            : fz_output_push_fd(&connection->output, line, length, pass_fd, false);
+  bench_require(r < 0, "queue");
   bench_require(fz_output_flush(&connection->output, connection->fd) != 0, "send");
   fz_writer_deinit(&writer);
 }
@@ -89,6 +92,7 @@ static void subscribe(struct connection *connection) {
   const fz_message message = { .type = FZ_MESSAGE_SUBSCRIBE,
                                .subscribe = { .step_every_ms = 0, .metric_every_ms = 0, .at_step = FZ_TIME_NEVER } };
   say(connection, &message, -1);
+  connection->subscribed = true;
 }
 
 /* Counts a step event, and keeps the text of the last one: the longest so far, since steps grow. */
@@ -123,36 +127,40 @@ static void answer(struct sink *sink, struct connection *connection, const char 
   fz_json_free(root);
 }
 
-/* True while the connection lives. */
-static int drain_events(struct sink *sink, struct connection *connection) {
-  const int r = fz_line_reader_receive(&connection->reader, connection->fd);
-  char *line;
-  size_t length;
-  while (fz_line_reader_next(&connection->reader, &line, &length) == 0)
-    answer(sink, connection, line, length);
-  return r == 0 || r == FZ_IO_AGAIN;
+static void drain_events(struct sink *sink, struct connection *connection) {
+  int r;
+  do {
+    char *line;
+    size_t length;
+    r = fz_line_reader_receive(&connection->reader, connection->fd);
+    while (fz_line_reader_next(&connection->reader, &line, &length) == 0)
+      answer(sink, connection, line, length);
+  } while (r == 0);
+  bench_require(r != FZ_IO_AGAIN && r != FZ_IO_CLOSED, "receive");
 }
 
-static int drain_bare(struct sink *sink, int fd) {
+static void drain_bare(struct sink *sink, int fd) {
   static char bytes[65536];
-  const ssize_t n = recv(fd, bytes, sizeof(bytes), 0);
-  if (n > 0)
+  ssize_t n;
+  while ((n = recv(fd, bytes, sizeof(bytes), MSG_DONTWAIT)) > 0)
     atomic_fetch_add(&sink->bare_bytes, (uint64_t)n);
-  return n > 0;
 }
 
-/* Serves the trainer's connection, which comes first, and the bare one. Ends when either does. */
-static void run_sink(struct sink *sink, int listener, int bare) {
+/*
+ * Serves the trainer's connection and the bare one. Once it has subscribed it reads only when the bell rings: a reader
+ * that sleeps in the socket would be woken by each send, which costs more than all that is measured here.
+ */
+static void run_sink(struct sink *sink, int listener, int bare, int bell) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   struct connection connection = { .fd = accept(listener, NULL, NULL) };
   bench_require(connection.fd < 0, "accept");
-  struct pollfd fds[2] = { { .fd = connection.fd, .events = POLLIN }, { .fd = bare, .events = POLLIN } };
-  int alive = 1;
-  while (alive && poll(fds, 2, -1) > 0) {
-    if (fds[0].revents)
-      alive = drain_events(sink, &connection);
-    if (alive && fds[1].revents)
-      alive = drain_bare(sink, bare);
+  struct pollfd fds[2] = { { .fd = bell, .events = POLLIN }, { .fd = connection.fd, .events = POLLIN } };
+  char rings[64];
+  while (poll(fds, connection.subscribed ? 1 : 2, -1) > 0) {
+    if (fds[0].revents && recv(bell, rings, sizeof(rings), 0) <= 0)
+      break;
+    drain_events(sink, &connection);
+    drain_bare(sink, bare);
   }
   _exit(0);
 }
@@ -162,9 +170,11 @@ static void run_sink(struct sink *sink, int listener, int bare) {
 struct subject {
   freezer_t *f;
   uint64_t step;
-  int bare;
+  int bare, bell;
   struct sink *sink;
 };
+
+static void ring(const struct subject *subject) { bench_require(write(subject->bell, "!", 1) != 1, "bell"); }
 
 static void events(void *user, unsigned n) {
   struct subject *subject = user;
@@ -184,6 +194,7 @@ static double burst_of_events(struct subject *subject) {
   const uint64_t before = atomic_load(&subject->sink->events), begin = bench_now();
   events(subject, BURST);
   const double ns = (double)(bench_now() - begin) / BURST;
+  ring(subject);
   while (atomic_load(&subject->sink->events) < before + BURST)
     sched_yield();
   return ns;
@@ -193,6 +204,7 @@ static double burst_of_sends(struct subject *subject) {
   const uint64_t before = atomic_load(&subject->sink->bare_bytes), begin = bench_now();
   bare_sends(subject, BURST);
   const double ns = (double)(bench_now() - begin) / BURST;
+  ring(subject);
   while (atomic_load(&subject->sink->bare_bytes) < before + BURST * subject->sink->length)
     sched_yield();
   return ns;
@@ -228,25 +240,27 @@ static void remove_socket(struct sockaddr_un *address) {
 
 int main(void) {
   struct sockaddr_un address;
-  int pair[2];
+  int pair[2], bell[2];
   struct sink *sink = bench_shared(sizeof(*sink));
   const int listener = listen_at(&address);
   bench_require(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) < 0, "socketpair");
+  bench_require(socketpair(AF_UNIX, SOCK_STREAM, 0, bell) < 0, "socketpair");
   const pid_t child = fork();
   bench_require(child < 0, "fork");
   if (child == 0)
-    run_sink(sink, listener, pair[1]);
+    run_sink(sink, listener, pair[1], bell[1]);
 
   freezer_options_t options = FREEZER_OPTIONS_INIT;
   options.socket = address.sun_path;
   options.run = "bench-event";
   options.attach_timeout_ms = 0;
-  struct subject subject = { .f = bench_open(&options, 1), .bare = pair[0], .sink = sink };
+  struct subject subject = { .f = bench_open(&options, 1), .bare = pair[0], .bell = bell[0], .sink = sink };
   /* Steps of six digits from the first event on: all events are of one length. */
   subject.step = 100000;
   const uint64_t deadline = bench_now() + 20000000000U;
   while (atomic_load(&sink->events) == 0 && bench_now() < deadline) {
     events(&subject, 1);
+    ring(&subject);
     usleep(1000);
   }
   remove_socket(&address);
