@@ -8,8 +8,9 @@
 
 #include "client/handle.h"
 
+/* A line that freezerd gave to another process meanwhile, taking this one for gone, is that one's. */
 static fz_segment *let_go(const freezer_t *f, fz_segment *segment) {
-  if (segment)
+  if (segment && fz_rank_read(segment, f->identity.rank).pid == f->identity.pid)
     fz_rank_leave(segment, f->identity.rank);
   return fz_segment_free(segment);
 }

@@ -223,8 +223,8 @@ void freezer_close(freezer_t *f) {
     return;
   /* A forked child shares descriptors and maps with the rank itself: it gives back its memory, no more. */
   if (!fz_is_inert(f)) {
+    fz_holds_drop(f); /* before bye: after it, the line may be another process's */
     fz_link_close(f);
-    fz_holds_drop(f);
   }
   release(f);
 }
