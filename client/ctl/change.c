@@ -165,10 +165,12 @@ static bool write_flips(FILE *out, enum fz_op op, const fz_json *root, bool woul
   }
   if (!is_override)
     return false;
-  if (first_note(root))
+  if (first_note(root)) {
     fputs(first_note(root), out);
-  else
+    write_until(out, root);
+  } else {
     fprintf(out, "no bit of %s changes now", fz_plural(fz_int_of(root, "matched"), "parameter").text);
+  }
   return true;
 }
 

@@ -61,7 +61,9 @@ static void print_head(const fz_ctl *ctl, const fz_json *run) {
 
   printf("%s %s", dot, name ? name : "");
   if (job && *job)
-    printf("  job %s.%llu", job, (unsigned long long)fz_int_of(run, "attempt"));
+    printf("  job %s", job);
+  if (fz_int_of(run, "attempt") > 0)
+    printf(", start %s", fz_number(fz_int_of(run, "attempt") + 1).text);
   if (framework && *framework)
     printf("  %s", framework);
   print_step(run);
@@ -177,8 +179,9 @@ static void print_pending(const fz_ctl *ctl, const fz_json *run) {
       printf("gen %s", fz_number(gen).text);
     else
       printf("queued");
-    printf("  %s by %s for %s, waits for rank ", action ? action : "", by ? by : "",
-           fz_duration((double)fz_int_of(item, "since_ms")).text);
+    printf("  %s by %s for %s, waits for rank%s ", action ? action : "", by ? by : "",
+           fz_duration((double)fz_int_of(item, "since_ms")).text,
+           fz_json_count(fz_json_member(item, "waiting_for")) == 1 ? "" : "s");
     print_numbers(fz_json_member(item, "waiting_for"));
     putchar('\n');
     free(action);
@@ -189,8 +192,17 @@ static void print_pending(const fz_ctl *ctl, const fz_json *run) {
 static void print_next(const fz_json *run) {
   const fz_json *next = fz_json_member(run, "next");
   char *text = safe_text(next, "text");
-  if (text && *text)
-    printf("  Next       %s\n", text);
+  uint64_t step, epoch;
+  const bool has_step = fz_has_int(next, "step", &step), has_epoch = fz_has_int(next, "epoch", &epoch);
+
+  if (text && *text) {
+    printf("  Next       ");
+    if (has_step)
+      printf("step %s", fz_number(step).text);
+    if (has_epoch)
+      printf("%sepoch %s", has_step ? " or " : "", fz_number(epoch).text);
+    printf(": %s\n", text);
+  }
   free(text);
 }
 
@@ -360,12 +372,13 @@ enum {
   COLUMN_GEN,
   COLUMN_PARAMS,
   COLUMN_PENDING,
-  COLUMN_PROFILE
+  COLUMN_PROFILE,
+  COLUMN_ATTEMPT
 };
 
 static const struct fz_column columns[] = {
   { "RUN", "name of the run", FZ_COLUMN_MIDDLE },
-  { "JOB", "the job, and which start of it", FZ_COLUMN_MIDDLE },
+  { "JOB", "job id of the launch", FZ_COLUMN_MIDDLE },
   { "FRAMEWORK", "what trains", 0 },
   { "RANKS", "attached, and all", FZ_COLUMN_RIGHT },
   { "STEP", "highest step that a rank has begun", FZ_COLUMN_RIGHT },
@@ -375,6 +388,7 @@ static const struct fz_column columns[] = {
   { "PARAMS", "parameters", FZ_COLUMN_RIGHT | FZ_COLUMN_EXTRA },
   { "PENDING", "changes that wait for ranks", FZ_COLUMN_RIGHT | FZ_COLUMN_EXTRA },
   { "PROFILE", "owned or lighter", FZ_COLUMN_EXTRA },
+  { "ATTEMPT", "restarts of the job before this start", FZ_COLUMN_RIGHT | FZ_COLUMN_EXTRA },
 };
 
 static void set_number(fz_table *table, long row, size_t column, const fz_json *run, const char *key) {
@@ -383,16 +397,13 @@ static void set_number(fz_table *table, long row, size_t column, const fz_json *
   fz_table_set(table, row, column, fz_number(fz_int_of(run, key)).text, raw, FZ_PAINT_NONE);
 }
 
-static int add_run(fz_table *table, const fz_json *run) {
+static void add_run(fz_table *table, const fz_json *run) {
   const long row = fz_table_add(table, -1);
   const uint64_t trains = fz_int_of(run, "trainable_elements");
-  char text[48], *job = NULL;
+  char text[48];
 
-  if (asprintf(&job, "%s.%llu", fz_text_of(run, "job"), (unsigned long long)fz_int_of(run, "attempt")) < 0)
-    return -1;
   fz_table_set(table, row, COLUMN_RUN, fz_text_of(run, "name"), NULL, FZ_PAINT_NONE);
-  fz_table_set(table, row, COLUMN_JOB, job, NULL, FZ_PAINT_NONE);
-  free(job);
+  fz_table_set(table, row, COLUMN_JOB, fz_text_of(run, "job"), NULL, FZ_PAINT_NONE);
   fz_table_set(table, row, COLUMN_FRAMEWORK, fz_text_of(run, "framework"), NULL, FZ_PAINT_NONE);
   snprintf(text, sizeof(text), "%llu/%llu", (unsigned long long)fz_int_of(run, "ranks"),
            (unsigned long long)fz_int_of(run, "world"));
@@ -405,21 +416,20 @@ static int add_run(fz_table *table, const fz_json *run) {
   set_number(table, row, COLUMN_PARAMS, run, "n_params");
   set_number(table, row, COLUMN_PENDING, run, "pending");
   fz_table_set(table, row, COLUMN_PROFILE, fz_text_of(run, "profile"), NULL, FZ_PAINT_NONE);
-  return 0;
+  set_number(table, row, COLUMN_ATTEMPT, run, "attempt");
 }
 
 static int print_runs(const fz_ctl *ctl, const fz_answer *answer) {
   struct fz_answer_cursor cursor = { 0 };
   const fz_json *run;
   fz_table *table;
-  int status, r = 0;
+  int status;
 
   if (!fz_table_new(ctl, columns, sizeof(columns) / sizeof(columns[0]), &table, &status))
     return status;
-  while (r == 0 && (run = fz_answer_next(answer, "runs", &cursor)))
-    r = add_run(table, run);
-  if (r == 0)
-    r = fz_table_print(table);
+  while ((run = fz_answer_next(answer, "runs", &cursor)))
+    add_run(table, run);
+  const int r = fz_table_print(table);
   fz_table_free(table);
   return r < 0 ? fz_fail_memory(ctl) : FZ_EXIT_DONE;
 }

@@ -20,22 +20,42 @@ static int print_json(const fz_ctl *ctl, const fz_json *event) {
   return fz_output_end(&writer) < 0 ? fz_fail_memory(ctl) : 0;
 }
 
-static const char *text_or_dash(const fz_json *event, const char *key) {
+static const char *text_or_empty(const fz_json *event, const char *key) {
   const char *text = fz_text_of(event, key);
-  return text && *text ? text : "-";
+  return text ? text : "";
+}
+
+/* "gen 5 at step 31  ana@gpu07 "plateau"", as far as it is known and not in the sentence already. */
+static void print_facts(const fz_json *event) {
+  char *by = fz_escape(text_or_empty(event, "by")), *reason = fz_escape(text_or_empty(event, "reason"));
+  uint64_t gen, step;
+  const bool has_gen = fz_has_int(event, "gen", &gen), has_step = fz_has_int(event, "step", &step);
+
+  if (has_gen)
+    printf("  gen %s", fz_number(gen).text);
+  if (has_step)
+    printf("%sstep %s", has_gen ? " at " : "  ", fz_number(step).text);
+  if (by && *by)
+    printf("  %s", by);
+  if (reason && *reason)
+    printf(" \"%s\"", reason);
+  free(by);
+  free(reason);
 }
 
 static int print_human(const fz_ctl *ctl, const fz_json *event) {
-  char *run = fz_escape(text_or_dash(event, "run")), *text = fz_escape(text_or_dash(event, "text"));
-  const char *name = text_or_dash(event, "event");
+  char *run = fz_escape(text_or_empty(event, "run")), *text = fz_escape(text_or_empty(event, "text"));
+  const char *name = text_or_empty(event, "event");
   const enum fz_paint paint = strcmp(name, "warning") == 0 ? FZ_PAINT_PENDING : FZ_PAINT_NONE;
-  const bool plain = fz_given(&ctl->options, FZ_OPT_PLAIN);
 
-  if (run && text && plain)
-    printf("%s\t%s\t%s\t%s\n", text_or_dash(event, "time"), run, name, text);
-  else if (run && text)
-    printf("%s  %s  %s%-11s%s  %s\n", fz_clock(fz_text_of(event, "time")).text, run, fz_paint_on(&ctl->style, paint),
+  if (run && text && fz_given(&ctl->options, FZ_OPT_PLAIN)) {
+    printf("%s\t%s\t%s\t%s\n", text_or_empty(event, "time"), run, name, text);
+  } else if (run && text) {
+    printf("%s  %s  %s%-10s%s  %s", fz_clock(fz_text_of(event, "time")).text, run, fz_paint_on(&ctl->style, paint),
            name, fz_paint_off(&ctl->style, paint), text);
+    print_facts(event);
+    putchar('\n');
+  }
   free(run);
   free(text);
   return run && text ? 0 : fz_fail_memory(ctl);

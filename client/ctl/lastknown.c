@@ -72,10 +72,14 @@ static void print_segment(const fz_ctl *ctl, const char *name, const char *run) 
   const fz_segment_info *info = fz_segment_get_info(segment);
   if ((!run || strcmp(run, info->run) == 0) && fz_segment_params(segment, &params) == 0) {
     const unsigned alive = read_ranks(segment, info->world, &step, &epoch);
+    if (alive == 0 && !fz_given(&ctl->options, FZ_OPT_VERBOSE)) {
+      fz_params_unref(params);
+      fz_segment_free(segment);
+      return;
+    }
     char *safe_run = fz_escape(info->run), *job = fz_escape(info->job);
-    printf("%s %s  job %s.%llu  last known: step %s, %u/%u ranks alive\n", ctl->style.unicode ? "○" : "?",
-           safe_run ? safe_run : "", job ? job : "", (unsigned long long)info->attempt, fz_number(step).text, alive,
-           info->world);
+    printf("%s %s  job %s  last known: step %s, %u/%u ranks alive\n", ctl->style.unicode ? "○" : "?",
+           safe_run ? safe_run : "", job ? job : "", fz_number(step).text, alive, info->world);
     print_plan(segment, params, step, epoch);
     free(safe_run);
     free(job);

@@ -5,7 +5,8 @@
 #include "client/ctl/ctl.h"
 
 /**
- * Prints a few lines on each segment of this user that can be read; nothing when there are none.
+ * Prints a few lines on each segment of this user in which a rank lives (with -v on all that can be read); nothing when
+ * there are none.
  * @param run  only those whose run has this name; NULL: all
  */
 void fz_last_known_print(const fz_ctl *ctl, const char *run);

@@ -208,6 +208,8 @@ void fz_conn_set_wait(fz_conn *conn, uint64_t wait_ms) {
 /* --- waiting --- */
 
 static int say_interrupted(const fz_conn *conn) {
+  if (conn->op == FZ_OP_WATCH)
+    return FZ_EXIT_INTERRUPTED; /* the way to end it */
   if (conn->dry)
     return fz_fail(conn->ctl, "interrupted", NULL, "interrupted");
   if (conn->accepted && conn->has_gen)
