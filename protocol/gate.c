@@ -108,9 +108,9 @@ static size_t row_word(size_t row) { return FZ_SLOT_ROWS + row * FZ_ROW_WORDS; }
 
 static size_t masks_word(const fz_segment *segment) { return row_word(segment->header.max_rows); }
 
-int fz_plan_reserve(fz_plan *plan, const fz_segment *segment) {
-  const size_t mask_words = segment->header.max_masks * fz_mask_words(segment->header.n_params);
-  struct fz_plan_row *rows = calloc(segment->header.max_rows, sizeof(*rows));
+int fz_plan_reserve_for(fz_plan *plan, size_t n_params) {
+  const size_t mask_words = fz_segment_masks_for(n_params) * fz_mask_words(n_params);
+  struct fz_plan_row *rows = calloc(FZ_PLAN_ROWS, sizeof(*rows));
   uint64_t *masks = calloc(mask_words ? mask_words : 1, sizeof(*masks));
   if (!rows || !masks) {
     free(rows);
@@ -123,39 +123,32 @@ int fz_plan_reserve(fz_plan *plan, const fz_segment *segment) {
   return 0;
 }
 
-static bool row_follows(const struct fz_plan_row *row, const struct fz_plan_row *before) {
-  return row->from_step > before->from_step ||
-         (row->from_step == before->from_step && row->from_epoch > before->from_epoch);
+/* Every segment of this layout version has slots of the size that its number of parameters gives. */
+int fz_plan_reserve(fz_plan *plan, const fz_segment *segment) {
+  return fz_plan_reserve_for(plan, segment->header.n_params);
 }
 
-/* Copies the rows; false when they are none that a planner makes. */
-static bool take_rows(const _Atomic uint64_t *slot, fz_plan *plan) {
+static void take_rows(const _Atomic uint64_t *slot, fz_plan *plan) {
   for (size_t i = 0; i < plan->n_rows; i++) {
     const size_t word = row_word(i);
     const uint64_t mask_edge = get(slot, word + FZ_ROW_MASK_EDGE);
-    struct fz_plan_row *row = &plan->rows[i];
-    row->from_step = get(slot, word + FZ_ROW_STEP);
-    row->from_epoch = get(slot, word + FZ_ROW_EPOCH);
-    row->mask = (uint32_t)mask_edge;
-    row->edge = (uint32_t)(mask_edge >> 32);
-    if (row->mask >= plan->n_masks)
-      return false;
-    if (i == 0 ? row->from_step != 0 || row->from_epoch != 0 : !row_follows(row, row - 1))
-      return false;
+    plan->rows[i] = (struct fz_plan_row){
+      .from_step = get(slot, word + FZ_ROW_STEP),
+      .from_epoch = get(slot, word + FZ_ROW_EPOCH),
+      .mask = (uint32_t)mask_edge,
+      .edge = (uint32_t)(mask_edge >> 32),
+    };
   }
-  return true;
 }
 
 static void take_masks(const fz_segment *segment, const _Atomic uint64_t *slot, fz_plan *plan) {
-  const size_t words = fz_mask_words(plan->n_params), first = masks_word(segment);
-  for (size_t i = 0; i < plan->n_masks * words; i++)
+  const size_t words = plan->n_masks * fz_mask_words(plan->n_params), first = masks_word(segment);
+  for (size_t i = 0; i < words; i++)
     plan->masks[i] = get(slot, first + i);
-  /* Readers count and scan whole words: the padding must be 0 whatever the segment holds. */
-  if (plan->n_params % 64)
-    for (size_t m = 1; m <= plan->n_masks; m++)
-      plan->masks[m * words - 1] &= (UINT64_C(1) << (plan->n_params % 64)) - 1;
+  fz_plan_clear_padding(plan);
 }
 
+/* Copies a slot; false when it is none that a planner makes. */
 static bool take_content(const fz_segment *segment, const _Atomic uint64_t *slot, fz_plan *plan) {
   plan->active_from = get(slot, FZ_SLOT_ACTIVE_FROM);
   plan->wake_step = get(slot, FZ_SLOT_WAKE_STEP);
@@ -165,8 +158,10 @@ static bool take_content(const fz_segment *segment, const _Atomic uint64_t *slot
   plan->n_params = segment->header.n_params;
   plan->n_rows = get(slot, FZ_SLOT_N_ROWS);
   plan->n_masks = get(slot, FZ_SLOT_N_MASKS);
-  if (plan->n_rows == 0 || plan->n_rows > segment->header.max_rows || plan->n_masks == 0 ||
-      plan->n_masks > segment->header.max_masks || !take_rows(slot, plan))
+  if (plan->n_rows > segment->header.max_rows || plan->n_masks > segment->header.max_masks)
+    return false;
+  take_rows(slot, plan);
+  if (!fz_plan_rows_are_sound(plan->rows, plan->n_rows, plan->n_masks))
     return false;
   take_masks(segment, slot, plan);
   return true;
@@ -213,16 +208,11 @@ bool fz_segment_slot_free(const fz_segment *segment, uint64_t gen) {
 static int check_plan(const fz_segment *segment, const fz_plan *plan, uint64_t newest) {
   if (newest >= FZ_GEN_MAX)
     return -EOVERFLOW;
-  if (plan->gen != newest + 1 || plan->n_params != segment->header.n_params || plan->n_rows == 0 || plan->n_masks == 0)
-    return -EINVAL;
   if (plan->n_rows > segment->header.max_rows || plan->n_masks > segment->header.max_masks)
     return -E2BIG;
-  for (size_t i = 0; i < plan->n_rows; i++) {
-    const struct fz_plan_row *row = &plan->rows[i];
-    if (row->mask >= plan->n_masks ||
-        (i == 0 ? row->from_step != 0 || row->from_epoch != 0 : !row_follows(row, row - 1)))
-      return -EINVAL;
-  }
+  if (plan->gen != newest + 1 || plan->n_params != segment->header.n_params ||
+      !fz_plan_rows_are_sound(plan->rows, plan->n_rows, plan->n_masks))
+    return -EINVAL;
   if (newest > 0 && plan->active_from < get(fz_layout_slot(segment, newest), FZ_SLOT_ACTIVE_FROM))
     return -EINVAL;
   return 0;

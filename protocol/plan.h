@@ -52,6 +52,15 @@ void fz_plan_deinit(fz_plan *plan);
 /** The index of the row in force at (step, epoch). The plan has at least one row and the first is (0, 0). */
 size_t fz_plan_row_at(const struct fz_plan_row *rows, size_t n_rows, uint64_t step, uint64_t epoch);
 
+/**
+ * Whether these are rows that a planner makes: at least one, the first at (0, 0), in order, each with one of the masks.
+ * What comes from outside is asked this before it is used.
+ */
+bool fz_plan_rows_are_sound(const struct fz_plan_row *rows, size_t n_rows, size_t n_masks);
+
+/** Zeroes what lies behind the last parameter in each mask: readers count and scan whole words. */
+void fz_plan_clear_padding(fz_plan *plan);
+
 /** The mask of row `row`, borrowed. */
 const uint64_t *fz_plan_mask(const fz_plan *plan, size_t row);
 

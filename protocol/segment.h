@@ -173,6 +173,8 @@ int fz_segment_choose(const fz_segment *segment, uint64_t step, uint64_t newest,
 
 /** Gives `plan` arrays that hold any slot of the segment. -ENOMEM. */
 int fz_plan_reserve(fz_plan *plan, const fz_segment *segment);
+/** The same, for any slot of any segment for `n_params` parameters. */
+int fz_plan_reserve_for(fz_plan *plan, size_t n_params);
 
 /* --- freezerd --- */
 
