@@ -28,12 +28,19 @@ fz_client *fz_client_free(fz_client *client) {
     return NULL;
   while (client->waiters)
     fz_waiter_free(client->waiters);
+  while (client->listings)
+    fz_listing_free(client->listings);
   fz_watch_stop(client);
   free(client);
   return NULL;
 }
 
 void fz_client_send(fz_client *client) { (void)fz_connection_send(client->connection, &client->core->writer, -1); }
+
+void fz_client_drained(fz_client *client) {
+  while (client->listings && fz_listing_continue(client->listings)) {
+  }
+}
 
 void fz_client_error(fz_client *client, uint64_t id, enum fz_code code, const char *hint, const char *format, ...) {
   char text[2048];

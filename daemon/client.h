@@ -17,7 +17,8 @@ struct fz_client {
   fz_core *core;
   fz_connection *connection;
   fz_waiter *waiters;
-  size_t n_open; /* waiters and watchers */
+  fz_listing *listings; /* that it has not read to their end */
+  size_t n_open;        /* waiters, listings and watchers */
 };
 
 /** A request that waits: for its change (pending), or for a condition (`wait`). Owned by its client. */
@@ -45,6 +46,13 @@ fz_client *fz_client_free(fz_client *client);
 void fz_client_send(fz_client *client);
 void fz_client_error(fz_client *client, uint64_t id, enum fz_code code, const char *hint, const char *format, ...)
   __attribute__((format(printf, 5, 6)));
+
+/** It has read all that was queued for it: its listings go on. */
+void fz_client_drained(fz_client *client);
+/** Sends more of a listing, as much as may be queued. @return true: it was the rest, and the listing is freed */
+bool fz_listing_continue(fz_listing *listing);
+/** Unlinks it from its client. */
+void fz_listing_free(fz_listing *listing);
 
 /**
  * Keeps a request open until something happens or `limit_ms` (FZ_TIME_NEVER: none) have passed; the caller sets what it

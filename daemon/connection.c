@@ -131,8 +131,11 @@ static void on_ready(uv_poll_t *poll, int status, int events) {
     fz_connection_abort(connection, "the peer is gone");
     return;
   }
-  if ((events & UV_WRITABLE) && fz_output_pending(&connection->output))
+  if ((events & UV_WRITABLE) && fz_output_pending(&connection->output)) {
     flush(connection);
+    if (!connection->gone && !connection->reason && !fz_output_pending(&connection->output))
+      connection->events->drained(connection->user);
+  }
   if ((events & UV_READABLE) && !connection->gone && !connection->reason)
     receive(connection);
 }
@@ -200,6 +203,10 @@ int fz_connection_send(fz_connection *connection, fz_json_writer *writer, int fd
   }
   fz_writer_reset(writer);
   return r;
+}
+
+size_t fz_connection_queued(const fz_connection *connection) {
+  return connection->gone ? 0 : fz_output_pending(&connection->output);
 }
 
 int fz_connection_take_fd(fz_connection *connection) { return fz_line_reader_take_fd(&connection->reader); }

@@ -23,6 +23,8 @@ struct fz_connection_events {
   void (*line)(void *user, char *line, size_t length);
   /** The line was longer than a line may be; the connection goes on only until what is queued was sent. */
   void (*too_long)(void *user);
+  /** All that was queued has been sent. */
+  void (*drained)(void *user);
   /** It is over; `reason` is a sentence for the log. The connection is freed after the call. */
   void (*closed)(void *user, const char *reason);
 };
@@ -47,6 +49,9 @@ const struct fz_peer *fz_connection_peer(const fz_connection *connection);
  *         queued
  */
 int fz_connection_send(fz_connection *connection, fz_json_writer *writer, int fd);
+
+/** Bytes that wait for the peer to read; none once the connection is ending. */
+size_t fz_connection_queued(const fz_connection *connection);
 
 /** The descriptor that came with the line that is being handled: the caller owns it. -1: none. */
 int fz_connection_take_fd(fz_connection *connection);

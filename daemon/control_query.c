@@ -168,7 +168,7 @@ static void write_frozen_group(const fz_run *run, const struct fz_cause *causes,
     params++;
   }
   char *name = fz_mask_describe(run->params, group, 6);
-  char *why = fz_since_why(run, &causes[first], first, false);
+  char *why = fz_since_why(run->in_force, run->adopted, &causes[first], first, false);
   fz_write_begin_object(writer, NULL);
   fz_write_string(writer, "name", name ? name : "");
   fz_write_integer(writer, "params", params);

@@ -40,6 +40,7 @@ typedef struct fz_client fz_client;
 typedef struct fz_pending fz_pending;
 typedef struct fz_waiter fz_waiter;
 typedef struct fz_watcher fz_watcher;
+typedef struct fz_listing fz_listing;
 
 struct fz_core {
   fz_log log;

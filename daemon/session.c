@@ -109,6 +109,13 @@ static void on_too_long(void *user) {
   refuse(session, FZ_CODE_BAD_REQUEST, "a line is longer than 1 MiB", "a line was too long");
 }
 
+static void on_drained(void *user) {
+  fz_session *session = user;
+
+  if (session->client)
+    fz_client_drained(session->client);
+}
+
 static void on_closed(void *user, const char *reason) {
   fz_session *session = user;
   const struct fz_peer *peer = fz_connection_peer(session->connection);
@@ -122,6 +129,7 @@ static void on_closed(void *user, const char *reason) {
 const struct fz_connection_events fz_session_events = {
   .line = on_line,
   .too_long = on_too_long,
+  .drained = on_drained,
   .closed = on_closed,
 };
 

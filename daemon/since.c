@@ -53,8 +53,9 @@ void fz_since_forget(fz_run *run) {
   run->since = NULL;
 }
 
-char *fz_since_why(const fz_run *run, const struct fz_cause *cause, size_t param, bool trains) {
-  if (run->adopted && cause->layer == FZ_LAYER_BASELINE && fz_params_get(run->params, param)->requires_grad != trains)
+char *fz_since_why(const fz_layers *layers, bool adopted, const struct fz_cause *cause, size_t param, bool trains) {
+  if (adopted && cause->layer == FZ_LAYER_BASELINE &&
+      fz_params_get(fz_layers_params(layers), param)->requires_grad != trains)
     return strdup("as before freezerd was restarted");
-  return fz_cause_text(run->in_force, cause, param);
+  return fz_cause_text(layers, cause, param);
 }

@@ -21,10 +21,11 @@ uint64_t fz_since_step(const fz_run *run, size_t param);
 void fz_since_forget(fz_run *run);
 
 /**
- * The cause in a few words. After a restart without state, what the layers cannot explain is said to come from before.
- * @param trains  the flag that is to be explained
+ * The cause in a few words.
+ * @param adopted  freezerd was restarted without state: what the layers cannot explain is said to come from before
+ * @param trains   the flag that is to be explained
  * @return an allocated string, NULL when out of memory
  */
-char *fz_since_why(const fz_run *run, const struct fz_cause *cause, size_t param, bool trains);
+char *fz_since_why(const fz_layers *layers, bool adopted, const struct fz_cause *cause, size_t param, bool trains);
 
 #endif
