@@ -27,6 +27,21 @@ static void tick(freezer_t *f) {
   fz_link_tick(f, now / 1000000);
 }
 
+/* The plan for a step, at its first batch. As fz_collective_begin_step(). */
+static int begin_step(freezer_t *f) {
+  int r = 0;
+  if (fz_is_collective(f)) {
+    r = fz_collective_begin_step(f);
+  } else if (f->current || f->n_later > 0) {
+    r = fz_holds_begin_step(f, f->step, f->plan.gen);
+    if (r == 1)
+      fz_flags_take_spare(f);
+  }
+  if (r == 1)
+    fz_events_plan_taken(f);
+  return r;
+}
+
 int freezer_batch_begin(freezer_t *f, uint64_t step, uint64_t epoch) {
   if (!f || step > FZ_STEP_MAX || epoch > FZ_EPOCH_MAX || step < f->step || epoch < f->epoch)
     return -EINVAL;
@@ -37,12 +52,7 @@ int freezer_batch_begin(freezer_t *f, uint64_t step, uint64_t epoch) {
   f->epoch = epoch;
   f->begun = true;
 
-  int r = 0;
-  if (new_step && (f->current || f->n_later > 0)) {
-    r = fz_holds_begin_step(f);
-    if (r == 1)
-      fz_events_plan_taken(f);
-  }
+  const int r = new_step ? begin_step(f) : 0;
   const bool changed = fz_flags_follow(f);
   if (step >= f->events.threshold_step || epoch >= f->events.threshold_epoch || r == 1) {
     fz_events_reached(f, new_epoch);

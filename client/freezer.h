@@ -30,6 +30,13 @@ extern "C" {
  *     forward, backward (may stop below freezer_first_trainable(f)), optimizer step of what requires grad
  *   freezer_close(f);
  *
+ * Several machines
+ *   One process of all, the root, attaches to the freezerd of its machine, as rank 0 of 1; it and all others are given
+ *   `broadcast`, with which they train anyway (torch.distributed, MPI). freezer_open(), freezer_rewind() and the first
+ *   freezer_batch_begin() of each step are then collective: every process calls them, at the same steps. The plan that
+ *   the root hands out in freezer_open() holds from the first batch, one that it hands out at a step from the next step
+ *   on; each process reads it at its own (step, epoch). What is handed out is a few bytes while nothing changes.
+ *
  * What it costs and what it can never do
  *   After freezer_open() (and freezer_rewind()) nothing blocks, nothing starts a thread, installs a signal handler,
  *   exits or prints; where nothing changed nothing is allocated. Without a daemon every call works and the baseline,
@@ -64,6 +71,13 @@ enum freezer_log_level { FREEZER_LOG_ERROR = 0, FREEZER_LOG_WARNING = 1, FREEZER
 typedef void (*freezer_log_fn)(void *user, int level, const char *message);
 
 /**
+ * Hands `size` bytes at `data` from the root to all other processes, which receive them at their `data`. Called in every
+ * process in the same order with the same sizes; may wait for the others.
+ * @return 0, or a negative errno value: what was to be handed out is handed out again at the next step
+ */
+typedef int (*freezer_broadcast_fn)(void *user, void *data, size_t size);
+
+/**
  * Options of freezer_open(). Starts with its own size, so that it can grow: initialise with FREEZER_OPTIONS_INIT and
  * set what differs. Strings are borrowed for the call to freezer_open() only.
  */
@@ -85,11 +99,17 @@ typedef struct freezer_options {
                               freezer_batch_begin(). A daemon that is not there is never waited for. */
   freezer_log_fn log;    /**< NULL: silent */
   void *log_user;        /**< given back to log */
+  freezer_broadcast_fn broadcast; /**< several machines (see above); NULL: one */
+  void *broadcast_user;           /**< given back to broadcast */
+  bool broadcast_root;            /**< with broadcast: this is the process that attaches */
 } freezer_options_t;
 
 /* In the order of the members, since C++ before 2020 knows no names here. */
 #define FREEZER_OPTIONS_INIT \
-  { sizeof(freezer_options_t), sizeof(freezer_param_t), NULL, NULL, NULL, NULL, 0, 0, 1, 0, 0, NULL, -1, NULL, NULL }
+  { \
+    sizeof(freezer_options_t), sizeof(freezer_param_t), NULL, NULL, NULL, NULL, 0, 0, 1, 0, 0, NULL, -1, NULL, NULL, \
+      NULL, NULL, false \
+  }
 
 /**
  * Registers the parameters and attaches to freezerd if there is one.

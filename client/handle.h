@@ -91,6 +91,19 @@ struct fz_events {
 
 #define FZ_LATER_MAX 4U
 
+/* What passes between machines, and what came of it (collective.c). */
+struct fz_collective {
+  freezer_broadcast_fn broadcast; /* NULL: one machine */
+  void *user;
+  bool root;
+  bool unsent;       /* root: the plan in `ahead` has still to be handed out */
+  bool has_ahead;    /* `ahead` was handed out and holds from the next step on */
+  uint64_t last_gen; /* root: newest gen that was taken from the segment */
+  fz_plan ahead;
+  uint64_t *words; /* a plan as it is handed out */
+  size_t n_words;  /* that fit there */
+};
+
 struct freezer {
   unsigned fork_count; /* of the process that opened it */
   freezer_log_fn log;
@@ -129,6 +142,7 @@ struct freezer {
 
   struct fz_link link;
   struct fz_events events;
+  struct fz_collective collective;
 };
 
 /* --- open.c --- */
@@ -160,10 +174,11 @@ bool fz_flags_follow(freezer_t *f);
 /* --- holds.c: segments --- */
 
 /**
- * The gates, at the first batch of f->step: raises them and takes the newest plan.
- * @return 1 another plan is in force; 0 the same; -EBADMSG a slot is damaged, the plan stays
+ * The gates, at the start of `step`: raises them, and copies the newest plan for it into f->spare.
+ * @param held  newest gen that was taken from `current`
+ * @return 1 there is another plan; 0 there is none; -EBADMSG a slot is damaged
  */
-int fz_holds_begin_step(freezer_t *f);
+int fz_holds_begin_step(freezer_t *f, uint64_t step, uint64_t held);
 /** Whether the segment that would give the next plan has one. */
 bool fz_holds_has_plan(const freezer_t *f);
 /** What freezerd is shown at a reconnect: the newest segment held, or NULL; and the gen held of it. */
@@ -179,6 +194,21 @@ int fz_holds_welcome(freezer_t *f, int fd, uint64_t incarnation);
 bool fz_holds_rewind(freezer_t *f);
 /** Leaves the lines and unmaps. */
 void fz_holds_drop(freezer_t *f);
+
+/* --- collective.c: several machines --- */
+
+/** Takes the caller's broadcast. 0; -EINVAL; -ENOMEM. */
+int fz_collective_init(freezer_t *f, const freezer_options_t *options);
+void fz_collective_deinit(freezer_t *f);
+/**
+ * At the start of a step: what was handed out before comes into force; then the plan of the next step is handed out.
+ * @return 1 another plan is in force; 0 the same; negative errno of the broadcast, or of what it brought
+ */
+int fz_collective_begin_step(freezer_t *f);
+/** Where training begins, or goes on: hands out the plan of f->step itself. 0; negative errno. */
+int fz_collective_begin(freezer_t *f);
+
+static inline bool fz_is_collective(const freezer_t *f) { return f->collective.broadcast != NULL; }
 
 /* --- events.c: what is told to freezerd --- */
 

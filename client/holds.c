@@ -64,25 +64,24 @@ static int told(freezer_t *f, int outcome, uint64_t newest) {
   return outcome < 0 ? outcome : 0;
 }
 
-/* Raises the gate of `segment` and takes its newest plan for f->step, if that is newer than `held`. 1: taken. */
-static int begin_step(freezer_t *f, fz_segment *segment, uint64_t held) {
-  const uint64_t newest = fz_gate_raise(segment, f->step);
+/* Raises the gate of `segment` and copies its newest plan for `step`, if that is newer than `held`. 1: copied. */
+static int begin_step(freezer_t *f, fz_segment *segment, uint64_t step, uint64_t held) {
+  const uint64_t newest = fz_gate_raise(segment, step);
   fz_rank_note(segment, f->identity.rank, f->step, f->epoch);
   if (newest <= held)
     return 0;
-  const int r = fz_segment_choose(segment, f->step, newest, held, &f->spare);
+  const int r = fz_segment_choose(segment, step, newest, held, &f->spare);
   if (r != 0)
     return told(f, r, newest);
   f->lost_told = f->damage_told = false;
-  fz_flags_take_spare(f);
-  fz_rank_hold(segment, f->identity.rank, f->plan.gen);
+  fz_rank_hold(segment, f->identity.rank, f->spare.gen);
   return 1;
 }
 
-int fz_holds_begin_step(freezer_t *f) {
+int fz_holds_begin_step(freezer_t *f, uint64_t step, uint64_t held) {
   int failed = 0;
   for (size_t i = f->n_later; i-- > 0;) {
-    const int r = begin_step(f, f->later[i], 0);
+    const int r = begin_step(f, f->later[i], step, 0);
     if (r == 1) {
       (void)let_go(f, f->current);
       f->current = f->later[i];
@@ -92,12 +91,17 @@ int fz_holds_begin_step(freezer_t *f) {
     }
     failed = r < 0 ? r : failed;
   }
-  const int r = f->current ? begin_step(f, f->current, f->plan.gen) : 0;
+  const int r = f->current ? begin_step(f, f->current, step, held) : 0;
   return r ? r : failed;
 }
 
+/* The newest gen that was taken from `current`: it may be on its way to the other machines still. */
+static uint64_t held_of_current(const freezer_t *f) {
+  return fz_is_collective(f) ? f->collective.last_gen : f->plan.gen;
+}
+
 fz_segment *fz_holds_newest(const freezer_t *f, uint64_t *ret_gen) {
-  *ret_gen = f->n_later == 0 && f->current ? f->plan.gen : 0;
+  *ret_gen = f->n_later == 0 && f->current ? held_of_current(f) : 0;
   return f->n_later > 0 ? f->later[f->n_later - 1] : f->current ? f->current : f->stale;
 }
 
@@ -125,7 +129,7 @@ static int keep(freezer_t *f, fz_segment *segment, int fd) {
   if (fz_rank_read(segment, f->identity.rank).pid == 0) {
     fz_rank_enter(segment, f->identity.rank, f->identity.pid);
     if (segment == f->current)
-      fz_rank_hold(segment, f->identity.rank, f->plan.gen);
+      fz_rank_hold(segment, f->identity.rank, held_of_current(f));
   }
   let_go_without_plan(f, segment);
   return 1;
@@ -182,9 +186,9 @@ int fz_holds_welcome(freezer_t *f, int fd, uint64_t incarnation) {
   f->later[f->n_later++] = segment;
   fz_rank_enter(segment, f->identity.rank, f->identity.pid);
   take_lock(f, segment);
-  /* Before ready is sent, so that no plan is for a step that this rank has begun without it. */
+  /* Before ready is sent, so that no plan is for a step that this rank has begun, or handed out, without it. */
   if (f->begun)
-    (void)fz_gate_raise(segment, f->step);
+    (void)fz_gate_raise(segment, f->step + (fz_is_collective(f) && f->step < FZ_STEP_MAX));
   return 0;
 }
 

@@ -132,6 +132,7 @@ static void release(freezer_t *f) {
   fz_writer_deinit(&f->link.writer);
   fz_plan_deinit(&f->plan);
   fz_plan_deinit(&f->spare);
+  fz_collective_deinit(f);
   fz_json_free(f->rules);
   fz_params_unref(f->params);
   free(f->flags);
@@ -149,6 +150,8 @@ static int set_up(freezer_t *f, const freezer_options_t *options, const freezer_
     r = take_rules(f, options->rules);
   if (r == 0)
     r = make_flags(f);
+  if (r == 0)
+    r = fz_collective_init(f, options);
   if (r < 0)
     return r;
   f->fork_count = fz_fork_count;
@@ -156,14 +159,15 @@ static int set_up(freezer_t *f, const freezer_options_t *options, const freezer_
   f->attach_timeout_ms = attach_timeout(f, options->attach_timeout_ms);
   f->step = options->step;
   f->epoch = options->epoch;
-  f->link.state = is_set("FREEZER_DISABLE") ? FZ_LINK_OFF : FZ_LINK_DOWN;
+  const bool follows = fz_is_collective(f) && !f->collective.root;
+  f->link.state = follows || is_set("FREEZER_DISABLE") ? FZ_LINK_OFF : FZ_LINK_DOWN;
   f->batches_left = f->batches_per_tick = 1;
   fz_socket_search_init(&f->link.places, options->socket);
   return 0;
 }
 
 /* Attaches as far as the timeout allows; says what the caller must know. */
-static int attach(freezer_t *f) {
+static int attach_alone(freezer_t *f) {
   if (f->link.state == FZ_LINK_OFF)
     return 0;
   const int r = fz_link_wait(f);
@@ -176,6 +180,13 @@ static int attach(freezer_t *f) {
            f->attach_timeout_ms);
   /* With a timeout of 0 that the plan is not there yet is what was asked for. */
   return f->require && (r != -ETIMEDOUT || f->attach_timeout_ms > 0) ? r : 0;
+}
+
+/* With several machines, every process comes to the broadcast, whatever became of attaching. */
+static int attach(freezer_t *f) {
+  const int alone = attach_alone(f);
+  const int together = fz_is_collective(f) ? fz_collective_begin(f) : 0;
+  return alone < 0 ? alone : together;
 }
 
 int freezer_open(freezer_t **out, const freezer_options_t *options, const freezer_param_t *params, size_t count) {
