@@ -177,6 +177,7 @@ START_TEST(whole_numbers)
   ck_assert_uint_eq(number, 9000000);
   ck_assert_int_eq(fz_parse_number("255", 255, &number), 0);
   ck_assert_int_lt(fz_parse_number("256", 255, &number), 0);
+  ck_assert_int_lt(fz_parse_number("2", 1, &number), 0);
   ck_assert_int_lt(fz_parse_number("18446744073709551616", UINT64_MAX, &number), 0);
   ck_assert_int_lt(fz_parse_number("", 9, &number), 0);
   ck_assert_int_lt(fz_parse_number("-1", 9, &number), 0);

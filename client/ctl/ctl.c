@@ -11,12 +11,16 @@
 #include "client/ctl/help.h"
 #include "client/ctl/verbs.h"
 
-/* A command line that cannot be parsed. What was parsed of it may have ended before --json. */
-static int usage_failure(fz_ctl *ctl, int argc, char *const *argv, const struct fz_usage_error *error) {
-  char hint[sizeof(error->hint)];
+/* In a command line that cannot be parsed, what was parsed may have ended before --json. */
+static void look_for_json(fz_ctl *ctl, int argc, char *const *argv) {
   for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++)
     if (strcmp(argv[i], "--json") == 0)
       ctl->options.given |= FZ_OPT_BIT(JSON);
+}
+
+static int usage_failure(fz_ctl *ctl, int argc, char *const *argv, const struct fz_usage_error *error) {
+  char hint[sizeof(error->hint)];
+  look_for_json(ctl, argc, argv);
   snprintf(hint, sizeof(hint), "%s", error->hint);
   if (hint[0] == '\0')
     snprintf(hint, sizeof(hint), "'freezerctl help%s%s' lists the options", ctl->verb ? " " : "",
@@ -24,8 +28,9 @@ static int usage_failure(fz_ctl *ctl, int argc, char *const *argv, const struct 
   return fz_fail(ctl, "usage", hint, "%s", error->message);
 }
 
-static int unknown_command(const fz_ctl *ctl, int argc, char **argv) {
+static int unknown_command(fz_ctl *ctl, int argc, char **argv) {
   char hint[128] = "'freezerctl help' lists the commands";
+  look_for_json(ctl, argc, argv);
   if (fz_verb_is_family(argv[0]))
     return fz_help_family_failure(ctl, argv[0], argc > 1 ? argv[1] : NULL);
   const char *near = fz_verb_suggest(argv[0]);

@@ -37,7 +37,7 @@ int fz_parse_number(const char *text, uint64_t max, uint64_t *ret_number) {
       return -EINVAL;
     digit = true;
     const uint64_t value = (uint64_t)(*text - '0');
-    if (number > (max - value) / 10)
+    if (value > max || number > (max - value) / 10)
       return -EINVAL;
     number = number * 10 + value;
   }
