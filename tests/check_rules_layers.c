@@ -519,7 +519,7 @@ START_TEST(what_comes_next)
 }
 END_TEST
 
-START_TEST(reports)
+START_TEST(reports_of_rules)
 {
   struct fz_rule_report *reports;
   size_t n;
@@ -620,8 +620,8 @@ Suite *fz_suite(void) {
                                    lighter_edges,
                                    lighter_state_through_a_rewind,
                                    lighter_plan_keeps_its_anchor };
-  const TTest *const words[] = { explanations, explanations_of_lighter, causes_in_words,  what_comes_next,
-                                 reports,      windows_in_words,        sets_in_few_names };
+  const TTest *const words[] = { explanations,     explanations_of_lighter, causes_in_words,  what_comes_next,
+                                 reports_of_rules, windows_in_words,        sets_in_few_names };
   Suite *suite = suite_create("rules: layers");
   TCase *change = tcase_create("changes"), *word = tcase_create("words");
   tcase_add_checked_fixture(change, setup, teardown);
