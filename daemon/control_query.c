@@ -151,6 +151,11 @@ static bool same_reason(const struct fz_cause *a, const struct fz_cause *b) {
   return a->index == b->index;
 }
 
+/** Frozen by the plan of a freezerd before us, and not by the script. */
+static bool is_carried(const fz_run *run, size_t i) {
+  return run->adopted && fz_params_get(run->params, i)->requires_grad;
+}
+
 /** Writes one entry of `frozen`: everything in `left` with the same reason as `first`, which is taken out of it. */
 static void write_frozen_group(const fz_run *run, const struct fz_cause *causes, size_t first, uint64_t *left,
                                uint64_t *group, fz_json_writer *writer) {
@@ -160,7 +165,7 @@ static void write_frozen_group(const fz_run *run, const struct fz_cause *causes,
 
   memset(group, 0, fz_mask_words(n) * sizeof(*group));
   for (size_t i = first; i < n; i = fz_mask_next(left, n, i + 1)) {
-    if (!same_reason(&causes[first], &causes[i]))
+    if (!same_reason(&causes[first], &causes[i]) || is_carried(run, first) != is_carried(run, i))
       continue;
     fz_mask_put(group, i, true);
     fz_mask_put(left, i, false);

@@ -176,8 +176,9 @@ static void send_welcome(fz_trainer *trainer) {
 /* -------------------------------------------------------------------------------------------------------- attaching */
 
 /**
- * A rank that comes alone to a launch that has plans needs one that may be about to leave the ring: its line is taken
- * here and now, holding nothing, so that no slot is written again before it has chosen.
+ * Takes its line for a rank that does not have it, holding nothing: so no slot is written again before it has chosen (a
+ * rank that comes alone to a launch with plans may need one that is about to leave the ring), and whoever finds the
+ * segment later can tell whose it is.
  */
 static void reserve(fz_trainer *trainer) {
   fz_run *run = trainer->run;
@@ -185,12 +186,14 @@ static void reserve(fz_trainer *trainer) {
   const struct fz_rank_line line = fz_rank_read(run->segment, trainer->rank);
 
   if (line.pid == trainer->pid) {
-    rank->gen = line.gen <= run->plan.gen ? line.gen : 0;
+    uint64_t gen = line.gen;
+    if (trainer->held_incarnation == run->incarnation && trainer->held_gen > gen)
+      gen = trainer->held_gen;
+    rank->gen = gen <= run->plan.gen ? gen : 0;
     return;
   }
   rank->gen = 0;
-  if (run->plan.gen > 0)
-    fz_rank_enter(run->segment, trainer->rank, trainer->pid);
+  fz_rank_enter(run->segment, trainer->rank, trainer->pid);
 }
 
 static void admit(fz_trainer *trainer) {
@@ -303,6 +306,9 @@ static void on_resume(fz_trainer *trainer, const fz_message *message) {
                  "rank %" PRIu32 " comes back with incarnation %" PRIu64 ", which cannot be carried on: %s",
                  trainer->rank, message->resume.incarnation, r == -ENOENT ? "its descriptor is missing" : strerror(-r));
     snprintf(name, sizeof(name), "%s", trainer->name);
+  } else {
+    trainer->held_incarnation = message->resume.incarnation;
+    trainer->held_gen = message->resume.gen;
   }
   place(trainer, name);
 }

@@ -39,6 +39,7 @@ struct fz_trainer {
   fz_run *run;
   uint64_t incarnation; /* that it was welcomed to */
   bool said_bye;
+  uint64_t held_incarnation, held_gen; /* what it had when it came back; 0: nothing */
 
   /* from hello */
   char name[FZ_RUN_NAME_MAX + 1];

@@ -1,0 +1,567 @@
+# wire.py - freezerd as a trainer sees it on the wire: launches, rewinds, refusals, confirmations, adoption.
+"""
+The trainers here are connections of this script: they say what they like, when they like, hold their segment by its
+descriptor, and never read a plan. What they "apply" they say themselves.
+"""
+
+import fcntl
+import json
+import os
+import resource
+import socket
+import time
+
+import fz
+from fz import check, equal
+
+PARAMS = [["a.w", 10, True], ["a.b", 2, True], ["b.w", 30, True], ["c.w", 4, False]]
+FNV_START, FNV_PRIME, ALL = 0xCBF29CE484222325, 0x100000001B3, (1 << 64) - 1
+
+
+def fnv(data):
+    value = FNV_START
+    for byte in data:
+        value = (value ^ byte) * FNV_PRIME & ALL
+    return f"{value:016x}"
+
+
+def full(params):
+    """Entries of `params`: [name, elements, flag] with both refusals said to be none, unless given."""
+    return [p + [True] * (5 - len(p)) for p in params]
+
+
+def layout(params):
+    return fnv(b"".join(p[0].encode() + b"\0" + p[1].to_bytes(8, "little") for p in params))
+
+
+def baseline(params):
+    codes = [b"".join(b"\0" if c is True else c.encode() + b"\0" for c in p[3:]) for p in full(params)]
+    return fnv(b"".join(bytes([p[2]]) + code for p, code in zip(params, codes)))
+
+
+class Rank:
+    """One rank's connection."""
+
+    def __init__(self, t, run="run", rank=0, world=1, job="job", attempt=0, params=None, pid=None, **more):
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.socket.settimeout(fz.seconds(10))
+        self.socket.connect(t.socket)
+        self.params = params if params is not None else PARAMS
+        self.pid = pid or 1000 + rank
+        self.rank = rank
+        self.fds = []
+        self.said = []
+        t.__dict__.setdefault("ranks", []).append(self)  # lives as long as the scene, unless it is closed
+        self._rest = b""
+        self.send("hello", protocol=1, run=run, framework="wire", job=job, attempt=attempt, rank=rank, world=world,
+                  pid=self.pid, n_params=len(self.params), layout=layout(self.params),
+                  baseline=baseline(self.params), **more)
+
+    def send(self, kind, fds=(), **fields):
+        line = json.dumps({"type": kind, **fields}).encode() + b"\n"
+        if fds:
+            socket.send_fds(self.socket, [line], list(fds))
+        else:
+            self.socket.sendall(line)
+
+    def line(self):
+        """The next message, None at the end."""
+        while b"\n" not in self._rest:
+            try:
+                data, fds, _, _ = socket.recv_fds(self.socket, 1 << 16, 4)
+            except ConnectionResetError:
+                return None
+            self.fds += fds
+            if not data:
+                return None
+            self._rest += data
+        line, _, self._rest = self._rest.partition(b"\n")
+        return json.loads(line)
+
+    def expect(self, *kinds):
+        """The next message of one of these kinds; others are kept in `said`."""
+        while True:
+            message = self.line()
+            check(message is not None, f"the connection ended, no {kinds}", self.said)
+            if message["type"] in kinds:
+                return message
+            self.said.append(message)
+
+    def enter(self):
+        """To the welcome, with its parameters if they are asked for; or to the error."""
+        message = self.expect("need", "welcome", "error")
+        if message["type"] == "need":
+            self.send("params", first=0, params=full(self.params))
+            message = self.expect("welcome", "error")
+        if message["type"] == "welcome":
+            self.welcome = message
+        return message
+
+    def ready(self, step=0, epoch=0):
+        self.send("ready", step=step, epoch=epoch)
+        return self.expect("subscribe")
+
+    def attach(self, step=0, epoch=0):
+        message = self.enter()
+        equal(message["type"], "welcome", f"what hello led to ({message})")
+        self.ready(step, epoch)
+        return message
+
+    def lock(self):
+        """Marks this process as alive in the segment that came last."""
+        fcntl.lockf(self.fds[-1], fcntl.LOCK_EX | fcntl.LOCK_NB, 1, self.rank)
+
+    def close(self, keep_fds=False):
+        self.socket.close()
+        for fd in [] if keep_fds else self.fds:
+            os.close(fd)
+        if not keep_fds:
+            self.fds = []
+
+
+def run_of(control, name="run"):
+    return next((r for r in control.require("runs")["runs"] if r["name"] == name), None)
+
+
+def applied(rank, gen, step, epoch=0):
+    rank.send("applied", gen=gen, step=step, epoch=epoch)
+
+
+def settle(control):
+    """Whatever was sent to freezerd before by others has been read when this returns, on a daemon of one thread."""
+    for _ in range(3):
+        control.require("ping")
+
+
+# --- attaching ---
+
+
+@fz.test("welcome brings the segment's descriptor; the first plan comes when all ranks are ready, not before")
+def joining(t):
+    control = t.daemon().connect()
+    first = Rank(t, world=2)
+    welcome = first.attach(step=7)
+    equal(len(first.fds), 1, "descriptors")
+    equal(os.fstat(first.fds[0]).st_size, welcome["size"], "size")
+    check(os.path.exists("/dev/shm" + welcome["segment"]), "the name", welcome)
+    equal(run_of(control)["gen"], 0, "gen with one of two ranks")
+    number = control.send("freeze", patterns=["a"], wait_ms=20000, run="run")
+    control.accepted(number)
+    check(control.parts[number]["gen"] is None, "a gen before all are attached")
+    equal(control.require("status", run="run")["status"]["missing"], [1], "who is missing")
+    second = Rank(t, rank=1, world=2)
+    equal(second.enter()["type"], "welcome", "a second rank with the same layout is not asked for its parameters")
+    equal(run_of(control)["gen"], 0, "gen before the second rank is ready")
+    second.ready(step=9)
+    equal(run_of(control)["gen"], 1, "gen")
+    applied(first, 1, 12)
+    settle(control)
+    check(number not in control.answers, "confirmed by one of two ranks")
+    applied(second, 1, 12)
+    answer = control.answer(number)
+    equal((answer["applied"], answer["gen"], answer["step"], answer["ranks"]), (True, 1, 12, 2), "the answer")
+
+
+@fz.test("another layout or baseline is refused, with both hashes and the first difference")
+def mismatch(t):
+    control = t.daemon().connect()
+    Rank(t, world=3).attach()
+    for params, word in (([["a.w", 10, True], ["a.x", 2, True]] + PARAMS[2:], "a.x"), (PARAMS[:3], "4 parameters"),
+                         ([["a.w", 11, True]] + PARAMS[1:], "11"),
+                         ([["a.w", 10, False]] + PARAMS[1:], "'a.w' trains there and is frozen here"),
+                         ([["a.w", 10, True, "NO"]] + PARAMS[1:], "may be")):
+        other = Rank(t, rank=1, world=3, params=params)
+        error = other.enter()
+        equal(error["type"], "error", f"the answer to a rank with {params}")
+        equal((error["error"]["code"], error["close"]), ("layout_mismatch", True), "code")
+        check(word in error["error"]["message"], "the difference", error)
+        check((layout(params) if layout(params) != layout(PARAMS) else baseline(params)) in error["error"]["message"],
+              "the hash", error)
+        check(other.line() is None, "the connection goes on")
+    equal(Rank(t, rank=1, world=3).attach()["incarnation"], 1, "incarnation")
+    error = Rank(t, rank=1, world=2).enter()
+    check(error["type"] == "error" and "world" in error["error"]["message"], "another world in the same launch", error)
+    equal(run_of(control)["ranks"], 2, "ranks")
+
+
+@fz.test("a run without parameters, one of many chunks, and a trainer that hangs up in the middle of its list")
+def listing(t):
+    control = t.daemon().connect()
+    Rank(t, run="none", params=[]).attach()
+    equal(run_of(control, "none")["n_params"], 0, "parameters")
+    broken = Rank(t, run="half")
+    equal(broken.expect("need")["what"], "params", "what")
+    broken.send("params", first=0, params=full(PARAMS[:2]))
+    broken.close()
+    many = [[f"p{i}", i, True] for i in range(1000)]
+    rank = Rank(t, run="many", params=many)
+    rank.expect("need")
+    for first in range(0, 1000, 10):
+        rank.send("params", first=first, params=full(many[first:first + 10]))
+    equal(rank.expect("welcome")["run"], "many", "run")
+    rank.ready()
+    equal(run_of(control, "many")["elements"], sum(range(1000)), "elements")
+    equal(Rank(t, run="half").attach()["run"], "half", "the name that a broken trainer left")
+
+
+# --- launches ---
+
+
+@fz.test("a newer attempt takes over at once, an older one is refused, another job gets NAME-2")
+def attempts(t):
+    control = t.daemon().connect()
+    old = Rank(t, attempt=3)
+    old.attach()
+    error = Rank(t, attempt=2).enter()
+    equal(error["error"]["code"], "launch_retired", "an older attempt")
+    other = Rank(t, job="other")
+    equal(other.attach()["run"], "run-2", "another job")
+    check("renamed" in [m.get("code") for m in other.said], "it was not told", other.said)
+    new = Rank(t, attempt=4, world=2)
+    welcome = new.attach()
+    equal((welcome["run"], welcome["incarnation"]), ("run", 2), "the newer attempt")
+    equal(old.expect("notice")["code"], "launch_retired", "the old attempt's notice")
+    old.send("step", step=5, epoch=0)
+    equal((run_of(control)["world"], run_of(control)["step"]), (2, 0), "the run goes by the new attempt")
+    twin = Rank(t, attempt=4, world=2, pid=77)
+    equal(twin.attach()["run"], "run-3", "a second holder of the same rank is another job")
+
+
+@fz.test("the same process on a new connection takes its place back")
+def again(t):
+    control = t.daemon().connect()
+    first = Rank(t)
+    equal(first.attach()["incarnation"], 1, "incarnation")
+    first.lock()
+    second = Rank(t)
+    equal(second.attach(step=4)["incarnation"], 1, "incarnation")
+    check(first.line() is None, "the old connection goes on")
+    equal((run_of(control)["name"], run_of(control)["ranks"]), ("run", 1), "run")
+
+
+@fz.test("when nobody is left the segment goes; overrides, pins and rules are there for the next launch")
+def relaunch(t):
+    control = t.daemon().connect()
+    rank = Rank(t)
+    name = rank.attach()["segment"]
+    control.require("freeze", patterns=["a"], until_step=900)
+    control.require("pin", patterns=["b"])
+    rank.send("bye")
+    equal(control.require("wait", **{"for": "detached"}, wait_ms=10000)["met"], True, "detached")
+    fz.wait_until(lambda: not os.path.exists("/dev/shm" + name), "the segment is removed")
+    equal(Rank(t, job="next").attach()["incarnation"], 2, "incarnation")
+    rows = {p["name"]: p["layer"] for p in control.require("list", run="run")["params"]}
+    equal(rows, {"a.w": "override", "a.b": "override", "b.w": "pin", "c.w": "baseline"}, "layers")
+
+
+@fz.test("a new launch with other parameters: what still matches is carried over, the rest is dropped with a warning")
+def other_params(t):
+    control = t.daemon().connect()
+    rank = Rank(t, params=PARAMS + [["d", 1, True]])
+    rank.attach()
+    control.require("freeze", patterns=["a"])
+    control.require("freeze", patterns=["b.w"], yes=True)
+    rank.send("bye")
+    control.require("wait", **{"for": "detached"})
+    rank = Rank(t, job="next", params=[["a.w", 10, True], ["z", 1, True]])
+    rank.attach()
+    applied(rank, 1, 0)
+    settle(control)
+    status = control.require("status")["status"]
+    equal([f["name"] for f in status["frozen"]], ["a"], "frozen")
+    check(any("b.w" in w for w in status["warnings"]), "the warning", status["warnings"])
+
+
+# --- rewinding ---
+
+
+@fz.test("rewind: a new incarnation, which begins when all ranks have rewound")
+def rewind(t):
+    control = t.daemon().connect()
+    ranks = [Rank(t, rank=i, world=2) for i in range(2)]
+    for rank in ranks:
+        rank.attach(step=100)
+    control.require("freeze", patterns=["a"], until_step=150)
+    for rank in ranks:
+        applied(rank, 2, 101)
+    ranks[0].send("rewind", step=40, epoch=0)
+    equal(ranks[0].expect("welcome")["incarnation"], 2, "incarnation")
+    ranks[1].send("step", step=120, epoch=0)
+    ranks[0].ready(step=40)
+    equal(run_of(control)["gen"], 0, "a plan before the other rank has rewound")
+    ranks[1].send("rewind", step=40, epoch=0)
+    equal(ranks[1].expect("welcome")["incarnation"], 2, "incarnation of the other")
+    ranks[1].ready(step=40)
+    run = run_of(control)
+    equal((run["gen"], run["step"], run["incarnation"]), (1, 40, 2), "gen, step, incarnation")
+    equal({p["name"] for p in control.require("list", why="override", run="run")["params"]}, {"a.w", "a.b"}, "overrides")
+
+
+# --- changes ---
+
+
+@fz.test("guards: empty mask now and later, baseline, pins, the trainer's refusal, half of what trains")
+def guards(t):
+    control = t.daemon().connect()
+    Rank(t, params=PARAMS + [["q", 1, True, "QUANTISED", True]]).attach()
+    for request, code in ((dict(op="freeze", patterns=["b.w"]), "needs_yes"),
+                          (dict(op="freeze", patterns=["a", "b"], at_step=50, yes=True), None),
+                          (dict(op="unfreeze", patterns=["c"]), "refused_baseline"),
+                          (dict(op="unfreeze", patterns=["c"], force=True), "refused_baseline"),
+                          (dict(op="unfreeze", patterns=["c"], force=True, include_baseline=True), None),
+                          (dict(op="freeze", patterns=["q"]), "refused_trainer"),
+                          (dict(op="freeze", patterns=["a.w"], until_step=9, **{"for": 3}), "bad_field"),
+                          (dict(op="freeze", patterns=["a.x"]), "no_match"),
+                          (dict(op="freeze", patterns=["re:("]), "bad_pattern"),
+                          (dict(op="freeze", patterns=["a"], run="nobody"), "no_run"),
+                          (dict(op="explain", param="a"), "no_param"),
+                          (dict(op="rules_show"), "no_rules")):
+        for dry in (True, False):
+            if code == "needs_yes" and dry:
+                continue
+            fields = {**request, "dry_run": dry} if request["op"] not in ("explain", "rules_show") else request
+            answer = control.ask(**fields)
+            equal(answer.get("error", {}).get("code"), code, f"{fields}: {answer}")
+    control.require("pin", patterns=["b"], value="training")
+    error = control.ask("freeze", patterns=["b.w"], yes=True)["error"]
+    equal((error["code"], "unpin b" in error["hint"]), ("refused_pinned", True), "a pin")
+    control.require("auto", patterns=["**"])
+    control.require("unpin", patterns=["**"])
+    other = control.ask("rules_load", rules={"version": 1, "rules": [{"freeze": ["q", "a"], "from": {"step": 5}}]})
+    check(other["ok"], "rules that select what the trainer refuses", other)
+
+
+@fz.test("an empty mask, now or in a later row, needs --force")
+def empty(t):
+    control = t.daemon().connect()
+    Rank(t, params=PARAMS[:3]).attach()
+    equal(control.ask("freeze", patterns=["**"], yes=True)["error"]["code"], "refused_empty", "now")
+    equal(control.ask("freeze", patterns=["**"], at_step=1000)["error"]["code"], "refused_empty", "later")
+    rules = {"version": 1, "rules": [{"freeze": ["a"], "from": {"step": 10}}, {"freeze": ["b"], "from": {"step": 20}}]}
+    equal(control.ask("rules_load", rules=rules)["error"]["code"], "refused_empty", "by rules")
+    check(control.ask("freeze", patterns=["**"], force=True)["ok"], "--force")
+    check(control.ask("unfreeze", patterns=["a"])["ok"], "out of it again")
+
+
+@fz.test("nothing to do, notes, undo, `for` as an absolute end, the same path for a dry run")
+def answers(t):
+    control = t.daemon().connect()
+    rank = Rank(t)
+    rank.attach(step=10)
+    dry = control.require("freeze", patterns=["a"], **{"for": 100}, dry_run=True)
+    equal((dry["dry_run"], dry["gen"], dry["until_step"], dry["changed"]), (True, None, 110, 2), "dry run")
+    equal(run_of(control)["gen"], 1, "gen after a dry run")
+    real = control.require("freeze", patterns=["a"], **{"for": 100})
+    equal((real["gen"], real["until_step"], real["changed_elements"]), (2, 110, 12), "the change")
+    equal((real["undo"], real["next"]), ("freezerctl auto a", {"step": 110}), "undo, next")
+    equal(real["missing"][0]["rank"], 0, "who has not applied it")
+    again = control.require("freeze", patterns=["a"], until_step=110)
+    equal(again["nothing"], True, f"the same once more: {again}")
+    equal(control.require("auto", patterns=["b"])["nothing"], True, "auto where nothing is")
+    more = control.require("freeze", patterns=["a.w"])
+    check(any("already frozen" in note for note in more["notes"]), "notes", more)
+
+
+@fz.test("what is queued is superseded by what replaces it, and answered so")
+def superseded(t):
+    control = t.daemon().connect()
+    first = Rank(t, world=2)
+    first.attach()
+    one = control.send("freeze", patterns=["a.w"], wait_ms=20000)
+    two = control.send("freeze", patterns=["b.w"], until_step=50, yes=True, wait_ms=20000)
+    three = control.send("unfreeze", patterns=["a"], wait_ms=20000)
+    for number in (one, two, three):
+        control.accepted(number)
+    second = Rank(t, rank=1, world=2)
+    second.attach()
+    answer = control.answer(one)
+    equal((answer["superseded_by"], answer["applied"]), (1, False), "the replaced one")
+    for rank in (first, second):
+        applied(rank, 1, 3)
+    equal([control.answer(n)["applied"] for n in (two, three)], [True, True], "the others")
+    texts = [r["text"] for r in control.require("status")["status"]["recent"]]
+    check(any("superseded" in text for text in texts), "recent", texts)
+
+
+@fz.test("a rank that died is waited for; 8 ranks at different gens; the step is that of the first to apply")
+def confirmation(t):
+    control = t.daemon().connect()
+    ranks = [Rank(t, rank=i, world=8) for i in range(8)]
+    for rank in ranks:
+        rank.attach()
+    number = control.send("freeze", patterns=["a"], wait_ms=1)
+    equal(control.answer(number)["applied"], False, "in a millisecond")
+    number = control.send("freeze", patterns=["a.w"], until_step=99, wait_ms=20000)
+    control.accepted(number)
+    for i, rank in enumerate(ranks[:7]):
+        applied(rank, 3, 20 + i)
+    settle(control)
+    status = control.require("status")["status"]
+    equal([p["waiting_for"] for p in status["pending_changes"]], [[7], [7]], "who is waited for")
+    ranks[7].close()
+    equal(Rank(t, rank=7, world=8).attach(step=30)["incarnation"], 1, "it comes back alone")
+    settle(control)
+    check(number not in control.answers, "confirmed without rank 7")
+    back = Rank(t, rank=7, world=8)
+    back.attach(step=30)
+    applied(back, 3, 30)
+    equal(control.answer(number)["step"], 20, "step")
+    equal(control.require("wait", **{"for": "idle"}, wait_ms=5000)["met"], True, "idle")
+
+
+@fz.test("applied gens that were never published, and steps that go back, change nothing")
+def lies(t):
+    control = t.daemon().connect()
+    rank = Rank(t)
+    rank.attach(step=5)
+    number = control.send("freeze", patterns=["a"], wait_ms=20000)
+    control.accepted(number)
+    applied(rank, 77, 6)
+    settle(control)
+    check(number not in control.answers, "confirmed by a gen that does not exist")
+    applied(rank, 2, 6)
+    check(control.answer(number)["applied"], "not applied")
+
+
+# --- events and waits ---
+
+
+@fz.test("watch and wait: attached, accepted, applied, flips, epochs; at_step; runs that do not exist yet")
+def events(t):
+    daemon = t.daemon()
+    watcher, control = daemon.connect(), daemon.connect()
+    watcher.require("watch")
+    waits = [daemon.connect() for _ in range(2)]
+    attached = waits[0].send("wait", **{"for": "attached"}, run="run", wait_ms=20000)
+    check(not control.ask("wait", **{"for": "attached"}, run="run", wait_ms=1)["met"], "attached before it is there")
+    rank = Rank(t, rules={"version": 1, "rules": [{"freeze": ["a.b"], "from": {"step": 30}}]})
+    rank.attach()
+    check(waits[0].answer(attached)["met"], "attached")
+    step = waits[1].send("wait", **{"for": "step"}, step=31, wait_ms=20000)
+    subscription = rank.expect("subscribe")
+    equal(subscription["at_step"], 31, "the step that a wait asks for")
+    change = control.require("freeze", patterns=["b"], yes=True, reason="plateau", by={"user": "ana", "host": "gpu07"})
+    applied(rank, change["gen"], 12)
+    rank.send("step", step=31, epoch=1)
+    rank.send("epoch", step=31, epoch=1)
+    check(waits[1].answer(step)["met"], "step")
+    rank.send("metric", step=31, values={"loss": 1.5, "bad": None})
+    settle(control)
+    equal(control.require("status")["status"]["metrics"], {"loss": 1.5, "bad": None}, "metrics")
+    rank.send("bye")
+    control.require("wait", **{"for": "detached"}, wait_ms=10000)
+    watcher.require("ping")
+    names = [e["event"] for e in watcher.events]
+    for name in ("run_started", "attached", "accepted", "applied", "flip", "epoch", "detached"):
+        check(name in names, f"no event {name}", names)
+    event = next(e for e in watcher.events if e["event"] == "applied")
+    equal((event["by"], event["reason"], event["step"], event["froze"]), ("ana@gpu07", "plateau", 12, 1), "applied")
+    equal(next(e["step"] for e in watcher.events if e["event"] == "flip"), 30, "step of the flip")
+
+
+# --- restarts ---
+
+
+@fz.test("freezerd killed: resume with the descriptor, without the segment's name; nothing flips, status says so")
+def adoption(t):
+    daemon = t.daemon()
+    rank = Rank(t)
+    name = rank.attach(step=10)["segment"]
+    rank.lock()
+    control = daemon.connect()
+    control.require("freeze", patterns=["a"])
+    applied(rank, 2, 11)
+    settle(control)
+    daemon.kill()
+    os.unlink("/dev/shm" + name)
+    control = t.daemon().connect()
+    back = Rank(t, resumes=True)
+    back.send("resume", fds=[rank.fds[0]], incarnation=1, gen=2, step=20, epoch=0)
+    equal(back.attach(step=20)["incarnation"], 1, "incarnation")
+    status = control.require("status")["status"]
+    equal((status["gen"], sorted(f["name"] for f in status["frozen"])), (2, ["a", "c"]), "gen and mask")
+    check(any("restarted" in w for w in status["warnings"]), "the warning", status["warnings"])
+    applied(back, 2, 20)
+    change = control.require("freeze", patterns=["b"], yes=True)
+    equal(change["gen"], 3, "the next gen")
+    rank.close()
+
+
+@fz.test("freezerd killed: a hello without resume finds the segment by its name, and a stranger's is not taken")
+def adoption_by_name(t):
+    daemon = t.daemon()
+    rank = Rank(t)
+    rank.attach(step=10)
+    rank.lock()
+    daemon.kill()
+    control = t.daemon().connect()
+    with open(t.path("fake"), "w+b") as fake:
+        fake.truncate(100000)
+        liar = Rank(t, run="liar", resumes=True)
+        liar.send("resume", fds=[fake.fileno()], incarnation=1, gen=2, step=20, epoch=0)
+        equal(liar.attach()["run"], "liar", "a descriptor that is no segment")
+        equal(liar.welcome["incarnation"], 1, "incarnation")
+    equal(Rank(t).attach(step=12)["incarnation"], 1, "incarnation")
+    equal(run_of(control)["gen"], 1, "gen")
+    rank.close()
+
+
+# --- limits ---
+
+
+@fz.test("out of descriptors: peers are turned away with a sentence, and served again when there is room")
+def descriptors(t):
+    daemon = t.daemon()
+    control = daemon.connect()
+    control.require("ping")
+    used = len(os.listdir(f"/proc/{daemon.pid}/fd"))
+    resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (used + 8, used + 8))
+    crowd = []
+    for _ in range(20):
+        one = fz.Control(t.socket)
+        crowd.append(one)
+    turned_away = [c for c in crowd[12:] if "descriptors" in (c.read_line() or {}).get("error", {}).get("message", "")]
+    check(turned_away, "nobody was told")
+    control.require("ping")
+    for one in crowd:
+        one.close()
+
+    def served():
+        one = fz.Control(t.socket)
+        try:
+            one.send("ping")
+            line = one.read_line()
+            return bool(line and line.get("ok"))
+        except OSError:
+            return False
+        finally:
+            one.close()
+
+    fz.wait_until(served, "served again")
+
+
+@fz.test("a peer of another user is refused with a sentence")
+def other_user(t):
+    if os.geteuid() != 0:
+        raise fz.Skip("only root can become somebody else")
+    t.daemon()
+    os.chmod(t.root, 0o755)
+    os.chmod(t.socket, 0o666)
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.setgid(65534)
+        os.setuid(65534)
+        line = fz.Control(t.socket).read_line()
+        os.write(writer, json.dumps(line).encode())
+        os._exit(0)
+    os.close(writer)
+    os.waitpid(child, 0)
+    with os.fdopen(reader, encoding="utf-8") as pipe:
+        line = json.load(pipe)
+    equal(line["error"]["code"], "permission", "code")
+    check("65534" in line["error"]["message"], "whose uid", line)
+
+
+if __name__ == "__main__":
+    fz.main()
