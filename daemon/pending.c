@@ -289,7 +289,7 @@ static void supersede(fz_pending *pending, uint64_t gen) {
                                     .by = pending->by, .text = pending->outcome.text, .reason = pending->reason));
 }
 
-void fz_pendings_published(fz_run *run, uint64_t gen) {
+void fz_pendings_published(fz_run *run, uint64_t gen, uint64_t from) {
   fz_pending **link = &run->pendings;
 
   while (*link) {
@@ -308,9 +308,10 @@ void fz_pendings_published(fz_run *run, uint64_t gen) {
       continue;
     }
     pending->gen = gen;
+    pending->from = from;
     pending->step = FZ_TIME_NEVER;
     if (!pending->resolved)
-      remember(pending, "", gen, run->plan.active_from);
+      remember(pending, "", gen, from);
     link = &pending->next;
   }
   for (fz_pending *pending = run->pendings; pending; pending = pending->next) {
@@ -335,9 +336,24 @@ static bool is_applied(const fz_pending *pending) {
   return true;
 }
 
-/** The first step at which any rank says that it used this gen; if all went past it, the one it was planned for. */
+/*
+ * Every rank takes a plan at its first step from `from` on. One that reports a newer plan has passed this one by, because
+ * that became active at the same step, or its report was replaced by the newer one on the way: in effect it was from
+ * `from` on either way.
+ */
+void fz_pendings_taken(fz_run *run, uint64_t gen, uint64_t step) {
+  for (fz_pending *pending = run->pendings; pending; pending = pending->next) {
+    if (pending->gen == 0 || pending->gen > gen)
+      continue;
+    const uint64_t from = pending->gen == gen || pending->from > step ? step : pending->from;
+    if (from < pending->step)
+      pending->step = from;
+  }
+}
+
+/** A rank that came back holding the plan reports nothing: then it is the step that the plan was made for. */
 static uint64_t step_of(const fz_pending *pending) {
-  return pending->step != FZ_TIME_NEVER ? pending->step : pending->run->plan.active_from;
+  return pending->step != FZ_TIME_NEVER ? pending->step : pending->from;
 }
 
 void fz_pendings_check(fz_run *run) {

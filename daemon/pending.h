@@ -70,6 +70,7 @@ struct fz_pending {
 
   uint64_t gen;           /* 0: queued */
   uint64_t superseded_by; /* 0: not */
+  uint64_t from;          /* first step that the plan was made for */
   uint64_t step;          /* at which it is in effect; FZ_TIME_NEVER: not known yet */
   struct fz_outcome outcome;
   fz_waiter *waiter; /* who waits for it, or NULL */
@@ -102,8 +103,10 @@ void fz_pending_enqueue(fz_pending *pending);
 /** Whether `later` leaves nothing of `earlier`. Both have their masks. */
 bool fz_pending_replaces(const fz_pending *later, const fz_pending *earlier);
 
-/** Plan `gen` carries everything that was queued, from step `active_from` on. Answers what is superseded. */
-void fz_pendings_published(fz_run *run, uint64_t gen);
+/** Plan `gen` carries everything that was queued, from step `from` on. Answers what is superseded. */
+void fz_pendings_published(fz_run *run, uint64_t gen, uint64_t from);
+/** A rank says that it took `gen` at `step`: what that tells of the step at which changes came into effect. */
+void fz_pendings_taken(fz_run *run, uint64_t gen, uint64_t step);
 /** Answers and forgets what all ranks have applied. */
 void fz_pendings_check(fz_run *run);
 /** Back into the queue: a new incarnation begins. */

@@ -157,9 +157,7 @@ void fz_progress_applied(fz_run *run, uint32_t rank, const struct fz_applied *ap
     return;
   state->gen = applied->gen;
   state->applied_step = applied->step;
-  for (fz_pending *pending = run->pendings; pending; pending = pending->next)
-    if (pending->gen == applied->gen && applied->step < pending->step)
-      pending->step = applied->step;
+  fz_pendings_taken(run, applied->gen, applied->step);
   moved(run, state, applied->step, applied->epoch);
   fz_pendings_check(run);
   fz_since_note(run, applied->step);

@@ -115,7 +115,7 @@ static void commit(fz_run *run, fz_plan *plan, uint64_t step, uint64_t epoch) {
   fz_log_write(&run->core->log, FZ_LOG_DEBUG, FZ_LOG_ABOUT(.event = "plan", .run = run->name, .gen = run->plan.gen),
                "gen %" PRIu64 " from step %" PRIu64 ", %zu rows, %zu masks%s", run->plan.gen, run->plan.active_from,
                run->plan.n_rows, run->plan.n_masks, first ? ", the first" : "");
-  fz_pendings_published(run, run->plan.gen);
+  fz_pendings_published(run, run->plan.gen, step);
 }
 
 /** Gens are used up: the ranks come back to a new segment when they find the connection closed. */
