@@ -28,6 +28,7 @@ struct shared {
   _Atomic uint32_t used[RANKS_MAX][STEPS_MAX]; /* gen + 1; 0: this rank did not come to this step */
   _Atomic uint64_t at[RANKS_MAX];              /* step that the rank is at, for bounded skew */
   _Atomic uint32_t n_ready, n_ended;
+  _Atomic bool run_free; /* nobody waits for plans any more */
   _Atomic bool stop;
   _Atomic uint64_t n_changes; /* plans taken */
   uint64_t active_from[GENS_MAX];
@@ -130,14 +131,11 @@ static uint64_t train_alone(const struct setup *setup, uint32_t rank) {
 }
 
 /* However seldom the publisher runs on a busy machine, it has a plan ahead of a rank that holds `gen`. */
-static void wait_for_plan(fz_segment *mine, uint64_t gen) {
-  uint64_t started, newest;
-
-  for (;;) {
-    fz_gate_read(mine, &started, &newest);
-    if (newest != gen || newest + 1 >= GENS_MAX)
-      return;
+static void wait_for_plan(const fz_segment *mine, uint64_t gen) {
+  uint64_t started, newest = gen;
+  while (newest == gen && newest + 1 < GENS_MAX && !atomic_load(&shared->run_free) && !atomic_load(&shared->stop)) {
     sched_yield();
+    fz_gate_read(mine, &started, &newest);
   }
 }
 
@@ -154,7 +152,9 @@ static _Noreturn void rank_main(const struct setup *setup, uint32_t rank) {
 
   for (; step < setup->steps; step++) {
     wait_for_others(setup, rank, step);
-    if (setup->pace && step % setup->pace == 0)
+    if (atomic_load(&shared->n_ready) < setup->world)
+      usleep(20); /* there is no plan before all have joined: this rank goes on, at a trainer's pace */
+    else if (setup->pace && step % setup->pace == 0)
       wait_for_plan(mine, plan.gen);
     pause_randomly(&random);
     const uint64_t newest = fz_gate_raise(mine, step);
@@ -293,7 +293,9 @@ END_TEST
 /* Each rank trains on alone until it joins: up to then, and until the first plan, all have the baseline. */
 START_TEST(ranks_join_late)
 {
-  const struct setup setup = { .world = 4, .steps = 12000, .skew = 0, .margin = 0, .join_us = 60000, .n_masks = 2 };
+  const struct setup setup = {
+    .world = 4, .steps = 12000, .pace = 500, .skew = 0, .margin = 0, .join_us = 60000, .n_masks = 2
+  };
   begin(&setup);
   const uint64_t n_gens = publish_all(&setup, UINT64_MAX);
   end(&setup);
@@ -305,12 +307,14 @@ END_TEST
 
 START_TEST(stopped_rank_blocks_nobody)
 {
-  const struct setup setup = { .world = 3, .steps = 30000, .skew = 0, .margin = 0, .n_masks = 2 };
+  const struct setup setup = { .world = 3, .steps = 30000, .pace = 500, .skew = 0, .margin = 0, .n_masks = 2 };
   begin(&setup);
   uint64_t n_gens = publish_all(&setup, 1);
   ck_assert_int_eq(kill(pids[1], SIGSTOP), 0);
   int status;
   ck_assert_int_eq(waitpid(pids[1], &status, WUNTRACED), pids[1]);
+  ck_assert(WIFSTOPPED(status));
+  atomic_store(&shared->run_free, true);
 
   /* The others run to their end while the ring fills and no further. */
   fz_plan plan = FZ_PLAN_NULL;
