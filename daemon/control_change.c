@@ -156,12 +156,6 @@ static int try_change(struct trial *trial) {
   const size_t max_masks = fz_segment_masks_for(fz_params_count(trial->run->params));
   int r = fz_layers_clone(trial->run->layers, &trial->layers);
 
-  /* Overrides that have ended are kept as long as there is room: a rewind may bring their time back. */
-  if (r == 0 && fz_layers_n_overrides(trial->layers) >= FZ_OVERRIDES_MAX) {
-    uint64_t step, epoch;
-    fz_run_floor(trial->run, &step, &epoch);
-    fz_layers_expire(trial->layers, step, epoch);
-  }
   if (r == 0)
     r = fz_pending_apply(trial->pending, trial->layers, trial->step, trial->epoch, &trial->counts);
   if (r == FZ_CHANGE_NOTHING || r == FZ_CHANGE_NO_SUCH) {

@@ -423,20 +423,6 @@ def lies(t):
     check(control.answer(number)["applied"], "not applied")
 
 
-@fz.test("overrides that have ended make room for new ones")
-def many_overrides(t):
-    control = t.daemon().connect()
-    rank = Rank(t)
-    rank.attach(step=10)
-    for i in range(1024):
-        control.require("freeze", patterns=["a.w" if i % 2 else "a.b"], until_step=100 + i)
-        applied(rank, 2 + i, 10)
-    equal(control.ask("freeze", patterns=["a.w"])["error"]["code"], "too_many", "one too many")
-    rank.send("step", step=600, epoch=0)
-    settle(control)
-    check(control.require("freeze", patterns=["a.w"])["gen"], "no gen")
-
-
 # --- events and waits ---
 
 
