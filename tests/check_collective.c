@@ -300,10 +300,11 @@ START_TEST(processes_agree)
   while (n < 7 && waitpid(pids[0], NULL, WNOHANG) == 0) {
     uint64_t started, gen;
     fz_gate_read(own.segment, &started, &gen);
-    active_from[n + 1] = started + 3;
-    if (started + 20 < STEPS)
-      (void)fake_publish(&own, active_from[++n], &(const struct fake_row){ .mask = n % 2 ? "010" : "101" }, 1,
-                         FZ_TIME_NEVER);
+    if (started + 20 < STEPS) {
+      active_from[++n] = started + 3;
+      const struct fake_row row = { .mask = n % 2 ? "010" : "101" };
+      (void)fake_publish(&own, active_from[n], &row, 1, FZ_TIME_NEVER);
+    }
     usleep(2000);
   }
   for (unsigned i = 0; i < PROCESSES; i++) {
