@@ -234,7 +234,7 @@ END_TEST
 
 /* -------------------------------------------------------------------------------------------------- real processes */
 
-enum { PROCESSES = 3, STEPS = 3000 };
+enum { PROCESSES = 3, STEPS = 3000, AHEAD = 500, STEP_US = 50 };
 
 /* A broadcast through memory that all share, with a barrier before and behind. */
 static struct shared {
@@ -276,6 +276,8 @@ static int train(unsigned process, const char *socket) {
   for (uint64_t at = 0; at < STEPS; at++) {
     if (freezer_batch_begin(f, at, 0) < 0)
       return 1;
+    if (is_root)
+      usleep(STEP_US);
     atomic_store(&shared->gens[process][at], (unsigned)freezer_generation(f) + 1);
   }
   freezer_close(f);
@@ -300,8 +302,8 @@ START_TEST(processes_agree)
   while (n < 7 && waitpid(pids[0], NULL, WNOHANG) == 0) {
     uint64_t started, gen;
     fz_gate_read(own.segment, &started, &gen);
-    if (started + 20 < STEPS) {
-      active_from[++n] = started + 3;
+    if (started + AHEAD < STEPS) {
+      active_from[++n] = started + AHEAD; /* far enough to be published before they are there */
       const struct fake_row row = { .mask = n % 2 ? "010" : "101" };
       (void)fake_publish(&own, active_from[n], &row, 1, FZ_TIME_NEVER);
     }
