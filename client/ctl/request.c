@@ -14,6 +14,7 @@
 #include "client/ctl/errors.h"
 #include "client/ctl/human.h"
 #include "client/ctl/request.h"
+#include "client/ctl/verbs.h"
 #include "protocol/lines.h"
 #include "protocol/sockpath.h"
 
@@ -96,9 +97,10 @@ static int say_no_daemon(const fz_ctl *ctl, const fz_socket_search *search) {
   return status;
 }
 
-/* How long freezerd may be silent: --timeout shortens or lengthens it where nothing else is waited for. */
-static uint64_t answer_ms(const fz_ctl *ctl, bool other_wait) {
-  return fz_given(&ctl->options, FZ_OPT_TIMEOUT) && !other_wait ? ctl->options.number[FZ_OPT_TIMEOUT] : FZ_ANSWER_MS;
+/* How long freezerd may be silent. --timeout says so unless the command has something else to wait for. */
+static uint64_t answer_ms(const fz_ctl *ctl) {
+  const bool waits = ctl->verb->options & (FZ_OPT_BIT(NO_WAIT) | FZ_OPT_BIT(CONDITION));
+  return fz_given(&ctl->options, FZ_OPT_TIMEOUT) && !waits ? ctl->options.number[FZ_OPT_TIMEOUT] : FZ_ANSWER_MS;
 }
 
 static int connect_to(const fz_ctl *ctl, bool quiet, fz_conn **ret_conn) {
@@ -110,7 +112,7 @@ static int connect_to(const fz_ctl *ctl, bool quiet, fz_conn **ret_conn) {
   conn->reader = (fz_line_reader)FZ_LINE_READER_NULL;
   conn->request = (fz_json_writer)FZ_JSON_WRITER_NULL;
   fz_socket_search_init(&conn->search, ctl->options.text[FZ_OPT_SOCKET]);
-  const int r = fz_socket_connect(&conn->search, (unsigned)answer_ms(ctl, false), &conn->fd);
+  const int r = fz_socket_connect(&conn->search, (unsigned)answer_ms(ctl), &conn->fd);
   if (r == 0) {
     catch_interrupt();
     *ret_conn = conn;
@@ -318,11 +320,10 @@ static void note_accepted(fz_conn *conn, const fz_json *part) {
 }
 
 int fz_conn_call(fz_conn *conn, fz_answer *answer) {
-  const bool other_wait = fz_op_is_change(conn->op) || conn->op == FZ_OP_WAIT;
   const double start = fz_now_ms();
   fz_json *line = NULL;
 
-  conn->deadline = start + (double)answer_ms(conn->ctl, other_wait);
+  conn->deadline = start + (double)answer_ms(conn->ctl);
   if (conn->op == FZ_OP_WAIT)
     conn->deadline = conn->wait_ms == FZ_TIME_NEVER ? 0 : start + (double)conn->wait_ms + FZ_ANSWER_MS;
   int status = send_request(conn);

@@ -118,7 +118,8 @@ MISTAKES = [
     (["--depth", "2", "list"], "unknown option '--depth'", "options of a command come after its name"),
     (["freeze"], "freeze needs PATTERN...", "freezerctl freeze model.layers.4 --reason plateau"),
     (["explain", "a", "b"], "explain takes no 'b'", "freezerctl explain model.layers.3.mlp.c_fc.weight"),
-    (["freeze", "--for", "x", "a"], "--for: 'x' is not a whole number in range", "'freezerctl help freeze' lists the options"),
+    (["freeze", "--for", "x", "a"], "--for: 'x' is not a whole number in range",
+     "'freezerctl help freeze' lists the options"),
     (["freeze", "--for", "1", "--until-step", "2", "a"], "--for and --until-step both say at which step it ends", None),
     (["freeze", "--at-step", "5", "--until-step", "5", "a"], "it would end (--until-step) before it begins (--at-step)",
      None),
@@ -253,7 +254,8 @@ def simulate_json(t):
     equal(list(data), ["schema", "params", "masks"], "fields")
     equal(data["schema"], "freezer.simulate/1", "schema")
     equal(data["params"], [line.split()[0] for line in NAMES.splitlines()], "params")
-    equal(data["masks"], [{"step": 0, "epoch": 0, "mask": "00111111111"}, {"step": 1200, "epoch": 0, "mask": "00000000111"},
+    equal(data["masks"], [{"step": 0, "epoch": 0, "mask": "00111111111"},
+                          {"step": 1200, "epoch": 0, "mask": "00000000111"},
                           {"step": 9000, "epoch": 0, "mask": "01000000111"}], "masks")
     data = t.ctl_json(*words, "1198:1202", "--every-step", "--epoch-every", "600")
     equal([(m["step"], m["epoch"]) for m in data["masks"]], [(1198, 1), (1199, 1), (1200, 2), (1201, 2)], "steps")
@@ -266,7 +268,8 @@ def simulate_json(t):
 def simulate_params(t):
     rules = t.write("rules.yaml", "version: 1\nrules: []\n")
     for text, line, word in (("a\nb 1 2\n", 2, "neither 0 nor 1"), ("a x\n", 1, "number of elements"),
-                             ("a\n\nb\na\n", 4, "twice"), ("a 1 1 1\n", 1, "three words"), ("a\nb\x01c\n", 2, "no name")):
+                             ("a\n\nb\na\n", 4, "twice"), ("a 1 1 1\n", 1, "three words"),
+                             ("a\nb\x01c\n", 2, "no name")):
         names = t.write("names.txt", text)
         result = t.ctl("simulate", rules, "--params", names, "--steps", "0:1")
         expect(result, 2, "")
@@ -285,7 +288,8 @@ def simulate_guards(t):
     expect(result, 6)
     equal(result.data["error"]["code"], "refused_empty", "code")
     check("step 5" in result.err and "--force" in result.err, "sentence", result)
-    equal(t.ctl("simulate", every, *words, "--force").data["masks"][1], {"step": 5, "epoch": 0, "mask": "00"}, "--force")
+    masks = t.ctl("simulate", every, *words, "--force").data["masks"]
+    equal(masks[1], {"step": 5, "epoch": 0, "mask": "00"}, "--force")
     equal(t.ctl("simulate", every, "--params", names, "--steps", "0:5").status, 0, "before that step")
     nothing = t.write("none.yaml", "version: 1\nrules:\n  - freeze: [c]\n")
     equal(t.ctl("simulate", nothing, *words).status, 7, "no match")
