@@ -11,6 +11,7 @@
 
 #include "daemon/adopt.h"
 #include "daemon/run.h"
+#include "daemon/state.h"
 
 /* Where the C library keeps shm_open()'s objects. */
 #define SHM_FOLDER "/dev/shm"
@@ -71,6 +72,23 @@ static void take_ranks(fz_run *run) {
   }
 }
 
+/** Whether what is known of the run explains its plan; what was saved and not yet published goes into the next one. */
+static void take_decisions(fz_run *run) {
+  fz_layers *in_force = NULL;
+  uint64_t gen = 0;
+
+  run->adopted = run->planned;
+  if (!run->adopted || !fz_state_knows(run, run->incarnation, &gen))
+    return;
+  run->adopted = false;
+  run->extend = gen > run->plan.gen;
+  fz_layers_published(run->layers, run->plan.gen);
+  if (fz_layers_clone(run->layers, &in_force) == 0) {
+    fz_layers_free(run->in_force);
+    run->in_force = in_force;
+  }
+}
+
 /** Makes the run of a segment. The segment is consumed on success. */
 static int adopt(fz_core *core, fz_segment *segment, const char *name) {
   const fz_segment_info *info = fz_segment_get_info(segment);
@@ -83,9 +101,13 @@ static int adopt(fz_core *core, fz_segment *segment, const char *name) {
   r = fz_core_add(core, info->run, info->run, &run);
   if (r == 0)
     r = fz_run_launch(run, info->job, info->attempt, info->world);
-  if (r == 0)
+  if (r == 0) {
+    run->adopted = true; /* as long as what was saved is restored: it is the same launch */
     r = fz_run_set_params(run, params);
+  }
   fz_params_unref(params);
+  if (run)
+    run->adopted = false;
   if (r < 0)
     return r; /* an empty run is left behind: the trainer that comes next begins in it */
   run->segment = segment;
@@ -98,7 +120,8 @@ static int adopt(fz_core *core, fz_segment *segment, const char *name) {
     return r;
   }
   take_ranks(run);
-  run->adopted = run->planned;
+  take_decisions(run);
+  run->saved = fz_json_free(run->saved);
   fz_run_check_life(run);
   fz_log_write(&core->log, FZ_LOG_NOTICE, FZ_LOG_ABOUT(.event = "run", .run = run->name, .gen = run->plan.gen),
                "found alive: incarnation %" PRIu64 ", gen %" PRIu64 ", goes on", run->incarnation, run->plan.gen);

@@ -15,6 +15,7 @@
 #include "daemon/rules/planner.h"
 #include "daemon/run.h"
 #include "daemon/run_rules.h"
+#include "daemon/state.h"
 #include "daemon/text.h"
 #include "daemon/watchers.h"
 #include "protocol/mask.h"
@@ -362,7 +363,18 @@ static void accept_change(struct trial *trial) {
   fz_run *run = trial->run;
   fz_pending *pending = trial->pending;
   fz_waiter *waiter = NULL;
+  const bool of_rules = pending->op == FZ_OP_RULES_LOAD || pending->op == FZ_OP_RULES_UNLOAD;
+  const struct fz_state_rules rules = { FZ_RULES_CONTROL, pending->source, pending->by };
 
+  /* On disk before it is published, published before it is answered. */
+  const int r = fz_state_save(run, trial->layers, of_rules ? &rules : NULL);
+  if (r < 0) {
+    fz_client_error(trial->client, trial->request->id, r == -E2BIG ? FZ_CODE_TOO_MANY : FZ_CODE_INTERNAL,
+                    r == -E2BIG ? "'freezerctl auto' and 'unpin' make room" : NULL,
+                    "the change cannot be saved in %s, nothing was changed: %s", run->core->state_dir,
+                    r == -E2BIG ? "the run's overrides, pins and rules take more than 1 MiB" : strerror(-r));
+    return;
+  }
   if (trial->request->wait_ms > 0 &&
       fz_waiter_new(&waiter, trial->client, trial->request->id, trial->request->wait_ms) < 0) {
     fz_client_error(trial->client, trial->request->id, FZ_CODE_TOO_MANY, NULL,
@@ -373,7 +385,8 @@ static void accept_change(struct trial *trial) {
   run->layers = trial->layers;
   trial->layers = NULL;
   trial->pending = NULL;
-  if (pending->op == FZ_OP_RULES_LOAD || pending->op == FZ_OP_RULES_UNLOAD) {
+  if (of_rules) {
+    fz_run_forget_anchors(run);
     fz_run_name_rules(run, FZ_RULES_CONTROL, pending->source, pending->by);
     run->rules_unproven = false;
   }

@@ -12,6 +12,7 @@
 #include "daemon/rules/planner.h"
 #include "daemon/run.h"
 #include "daemon/run_rules.h"
+#include "daemon/state.h"
 #include "daemon/trainer.h"
 #include "daemon/watchers.h"
 
@@ -115,7 +116,11 @@ static void commit(fz_run *run, fz_plan *plan, uint64_t step, uint64_t epoch) {
   fz_log_write(&run->core->log, FZ_LOG_DEBUG, FZ_LOG_ABOUT(.event = "plan", .run = run->name, .gen = run->plan.gen),
                "gen %" PRIu64 " from step %" PRIu64 ", %zu rows, %zu masks%s", run->plan.gen, run->plan.active_from,
                run->plan.n_rows, run->plan.n_masks, first ? ", the first" : "");
+  fz_run_note_anchor(run, run->layers, false, step, epoch);
   fz_pendings_published(run, run->plan.gen, step);
+  const int r = fz_state_save(run, run->layers, NULL);
+  if (r < 0)
+    fz_run_warn(run, "the state cannot be saved: %s", strerror(-r));
 }
 
 /** Gens are used up: the ranks come back to a new segment when they find the connection closed. */
@@ -154,6 +159,8 @@ static enum attempt attempt(fz_run *run, uint64_t margin) {
   if (active_from > step)
     step = active_from;
   int r = make_plan(run, step, epoch, &plan);
+  if (r == 0)
+    r = fz_state_save(run, run->layers, NULL);
   if (r == 0) {
     plan.gen = gen + 1;
     plan.active_from = active_from;

@@ -13,8 +13,10 @@
 #include "daemon/pending.h"
 #include "daemon/publisher.h"
 #include "daemon/run.h"
+#include "daemon/run_carry.h"
 #include "daemon/run_rules.h"
 #include "daemon/since.h"
+#include "daemon/state.h"
 #include "daemon/text.h"
 #include "daemon/trainer.h"
 #include "daemon/watchers.h"
@@ -56,6 +58,7 @@ fz_run *fz_run_free(fz_run *run) {
     fz_pending_free(pending);
   }
   fz_segment_free(run->segment);
+  fz_json_free(run->saved);
   fz_layers_free(run->layers);
   fz_layers_free(run->in_force);
   fz_params_unref(run->params);
@@ -106,6 +109,7 @@ int fz_run_launch(fz_run *run, const char *job, uint64_t attempt, uint32_t world
   run->new_processes = true;
   run->adopted = false;
   run->step_ms = 0;
+  fz_run_forget_anchors(run);
   fz_run_clear_warnings(run);
   /* Rules that did not fit the last launch may fit this one. */
   if (run->layers && !fz_layers_rules(run->layers) && run->rules_origin != FZ_RULES_CONTROL)
@@ -150,6 +154,8 @@ static int begin_layers(fz_run *run) {
     if (r < 0)
       return r;
   }
+  if (!run->new_processes)
+    fz_run_note_anchor(run, run->layers, true, run->last_step, run->last_epoch);
   run->new_processes = false;
   return 0;
 }
@@ -177,6 +183,9 @@ int fz_run_incarnate(fz_run *run) {
   run->segment = segment;
   snprintf(run->segment_name, sizeof(run->segment_name), "%s", name);
   reset_ranks(run);
+  r = fz_state_save(run, run->layers, NULL);
+  if (r < 0)
+    fz_run_warn(run, "the state cannot be saved: %s", strerror(-r));
   fz_log_write(&run->core->log, FZ_LOG_DEBUG, FZ_LOG_ABOUT(.event = "shm", .run = run->name),
                "incarnation %" PRIu64 ": segment %s, %" PRIu64 " bytes", run->incarnation, name,
                fz_segment_size(segment));
@@ -185,93 +194,12 @@ int fz_run_incarnate(fz_run *run) {
 
 /* -------------------------------------------------------------------------------------------- parameters and layers */
 
-/** Patterns of an override or pin, less those that were dropped from it, as a mask over the new table. */
-static int resolve(fz_params *params, const char *const *patterns, size_t n, const char *const *dropped,
-                   size_t n_dropped, uint64_t *mask) {
-  const size_t words = fz_mask_words(fz_params_count(params));
-  int r = fz_patterns_match(params, patterns, n, mask, NULL);
-
-  for (size_t i = 0; r == 0 && i < n_dropped; i++) {
-    uint64_t *less = calloc(words ? words : 1, sizeof(*less));
-    if (!less)
-      return -ENOMEM;
-    if (fz_patterns_match(params, &dropped[i], 1, less, NULL) == 0)
-      for (size_t w = 0; w < words; w++)
-        mask[w] &= ~less[w];
-    free(less);
-  }
-  return r;
-}
-
-static int carry_override(fz_run *run, const struct fz_override *old, fz_layers *layers, uint64_t *mask) {
-  int r = resolve(fz_layers_params(layers), old->patterns, old->n_patterns, old->dropped, old->n_dropped, mask);
-
-  if (r == 0) {
-    const struct fz_override_request request = {
-      .action = old->action,
-      .patterns = old->patterns,
-      .n_patterns = old->n_patterns,
-      .mask = mask,
-      .window = old->window,
-      .include_baseline = true,
-      .time_ms = old->time_ms,
-      .who = old->who,
-      .reason = old->reason,
-    };
-    r = fz_layers_add_override(layers, &request, 0, 0, NULL);
-  }
-  if (r > 0)
-    fz_run_warn(run,
-                "an override of %s (%s %s) was dropped: it applies to nothing in the parameters that the trainer "
-                "has now",
-                old->who.user, fz_action_name(old->action), old->n_patterns ? old->patterns[0] : "");
-  return r < 0 ? r : 0;
-}
-
-static int carry_pin(fz_run *run, const struct fz_pin *old, fz_layers *layers, uint64_t *mask) {
-  int r = resolve(fz_layers_params(layers), old->patterns, old->n_patterns, old->dropped, old->n_dropped, mask);
-
-  if (r == 0) {
-    const struct fz_pin_request request = {
-      .value = old->value,
-      .patterns = old->patterns,
-      .n_patterns = old->n_patterns,
-      .mask = mask,
-      .include_baseline = true,
-      .time_ms = old->time_ms,
-      .who = old->who,
-      .reason = old->reason,
-    };
-    r = fz_layers_add_pin(layers, &request, 0, 0, NULL);
-  }
-  if (r > 0)
-    fz_run_warn(run, "a pin of %s (%s) was dropped: it applies to nothing in the parameters that the trainer has now",
-                old->who.user, old->n_patterns ? old->patterns[0] : "");
-  return r < 0 ? r : 0;
-}
-
-/** Overrides and pins of the old layers, over the new table. */
-static int carry(fz_run *run, fz_layers *layers) {
-  const size_t words = fz_mask_words(fz_params_count(fz_layers_params(layers)));
-  uint64_t *mask = calloc(words ? words : 1, sizeof(*mask));
-  int r = mask ? 0 : -ENOMEM;
-
-  for (size_t i = 0; r == 0 && i < fz_layers_n_overrides(run->layers); i++)
-    r = carry_override(run, fz_layers_override(run->layers, i), layers, mask);
-  for (size_t i = 0; r == 0 && i < fz_layers_n_pins(run->layers); i++)
-    r = carry_pin(run, fz_layers_pin(run->layers, i), layers, mask);
-  free(mask);
-  return r;
-}
-
 int fz_run_set_params(fz_run *run, fz_params *params) {
   fz_layers *layers = NULL, *in_force = NULL;
   int r = fz_layers_new(&layers, params);
 
-  if (r == 0 && run->layers)
-    r = fz_run_carry_rules(run, layers);
-  if (r == 0 && run->layers)
-    r = carry(run, layers);
+  if (r == 0)
+    r = run->layers ? fz_run_carry(run, layers) : fz_state_restore(run, layers);
   if (r == 0)
     r = fz_layers_clone(layers, &in_force);
   if (r < 0) {
@@ -291,6 +219,8 @@ int fz_run_set_params(fz_run *run, fz_params *params) {
   fz_params_ref(params);
   fz_params_unref(run->params);
   run->params = params;
+  if (!run->adopted)
+    run->saved = fz_json_free(run->saved);
   fz_plan_deinit(&run->plan);
   run->planned = false;
   run->n_trainable = 0;
@@ -363,6 +293,24 @@ void fz_run_check_life(fz_run *run) {
                lives ? "started" : "ended: no rank is left");
   fz_watch_tell(run->core, FZ_EVENT(.event = lives ? "run_started" : "run_ended", .run = run,
                                     .text = lives ? "the run started" : "no rank is left"));
+}
+
+void fz_run_note_anchor(fz_run *run, const fz_layers *layers, bool rewind, uint64_t step, uint64_t epoch) {
+  fz_rules *rules = fz_layers_rules(layers);
+
+  if (!rules || fz_ruleset_profile(fz_rules_ruleset(rules)) != FZ_PROFILE_LIGHTER)
+    return;
+  if (!rewind && run->n_anchors && !run->anchors[run->n_anchors - 1].rewind)
+    return; /* anchored already: that stays so until a rewind */
+  if (run->n_anchors == FZ_ANCHORS_MAX)
+    run->anchors_lost = true;
+  else
+    run->anchors[run->n_anchors++] = (struct fz_anchor){ .rewind = rewind, .step = step, .epoch = epoch };
+}
+
+void fz_run_forget_anchors(fz_run *run) {
+  run->n_anchors = 0;
+  run->anchors_lost = false;
 }
 
 void fz_run_keep_metrics(fz_run *run, const struct fz_metrics *metrics) {

@@ -41,6 +41,15 @@ struct fz_rank {
   uint64_t pace_step, pace_ms; /* the step event that step_ms was last measured from */
 };
 
+/* Rewinds of a lighter ruleset that are remembered; a run that rewinds more often begins afresh after a restart. */
+#define FZ_ANCHORS_MAX 64U
+
+/** A lighter ruleset was anchored at a batch, or went back from one. */
+struct fz_anchor {
+  bool rewind;
+  uint64_t step, epoch;
+};
+
 /** Where the rules of a run came from. */
 enum fz_rules_origin { FZ_RULES_NONE, FZ_RULES_DEFAULT, FZ_RULES_TRAINER, FZ_RULES_CONTROL };
 
@@ -64,6 +73,11 @@ struct fz_run {
   char *rules_by;
   bool rules_unproven; /* they came with an attach: whether they would freeze everything is not known yet */
   bool new_processes;  /* the layers were not yet told that a new launch began */
+  struct fz_anchor anchors[FZ_ANCHORS_MAX]; /* what a lighter ruleset went through in this launch */
+  size_t n_anchors;
+  bool anchors_lost;   /* there were more */
+  fz_json *saved;      /* state.h: what was read and not restored yet */
+  uint64_t saved_hash; /* of what was written last */
   bool adopted;        /* the plan is one of a freezerd before us, whose decisions we do not know */
 
   uint64_t incarnation; /* of `segment`, or the last one; 0: none yet */
@@ -115,6 +129,11 @@ int fz_run_set_params(fz_run *run, fz_params *params);
 int fz_run_incarnate(fz_run *run);
 /** Drops the segment; its name goes too, unless `keep_name`. */
 void fz_run_drop_segment(fz_run *run, bool keep_name);
+
+/** Notes that a lighter ruleset was anchored, or goes back; nothing in profile owned. */
+void fz_run_note_anchor(fz_run *run, const fz_layers *layers, bool rewind, uint64_t step, uint64_t epoch);
+/** The rules are other ones, or a new launch begins. */
+void fz_run_forget_anchors(fz_run *run);
 
 /* --- ranks --- */
 

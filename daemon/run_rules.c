@@ -57,6 +57,7 @@ static int set_rules(fz_run *run, fz_ruleset *ruleset, const char *whose, fz_dia
     if (diagnostics->items[i].severity == FZ_WARNING)
       fz_run_warn(run, "%s: %s", whose, diagnostics->items[i].message);
   run->rules_unproven = true;
+  fz_run_forget_anchors(run);
   return 0;
 }
 
@@ -126,6 +127,29 @@ int fz_run_carry_rules(fz_run *run, fz_layers *layers) {
   }
   fz_diagnostics_deinit(&diagnostics);
   return r > 0 ? 0 : r;
+}
+
+int fz_run_restore_rules(fz_run *run, fz_layers *layers, const fz_json *document) {
+  fz_diagnostics diagnostics = FZ_DIAGNOSTICS_NULL;
+  fz_ruleset *ruleset = NULL;
+  fz_rules *rules = NULL;
+  char *text = NULL;
+  size_t length = 0;
+  int r = fz_json_to_text(document, FZ_RULES_TEXT_MAX, &text, &length);
+
+  if (r == 0)
+    r = fz_ruleset_parse(&ruleset, text, length, &diagnostics);
+  if (r == 0)
+    r = fz_ruleset_bind(ruleset, fz_layers_params(layers), run->name, true, &rules, &diagnostics);
+  if (r == 0)
+    r = fz_layers_set_rules(layers, rules, 0, 0);
+  if (r > 0)
+    say_without(run, "the saved rules", &diagnostics);
+  free(text);
+  fz_rules_unref(rules);
+  fz_ruleset_unref(ruleset);
+  fz_diagnostics_deinit(&diagnostics);
+  return r == -ENOMEM ? r : 0;
 }
 
 bool fz_run_prove_rules(fz_run *run, const fz_plan *plan) {

@@ -19,6 +19,12 @@ void fz_run_attach_rules(fz_run *run, fz_trainer *trainer, const char *text);
 int fz_run_carry_rules(fz_run *run, fz_layers *layers);
 
 /**
+ * Rules that were saved, for layers without any. What they do not select any more is a warning.
+ * @return 0, also when they do not fit; -ENOMEM
+ */
+int fz_run_restore_rules(fz_run *run, fz_layers *layers, const fz_json *document);
+
+/**
  * Rules that came with an attach are about to be in force for the first time. If they would freeze everything the run
  * goes on without them.
  * @return true: they were taken out, plan again

@@ -462,9 +462,9 @@ def events(t):
 # --- restarts ---
 
 
-@fz.test("freezerd killed: resume with the descriptor, without the segment's name; nothing flips, status says so")
+@fz.test("freezerd killed, nothing saved: resume with the descriptor, the name is gone; nothing flips, status says so")
 def adoption(t):
-    daemon = t.daemon()
+    daemon = t.daemon("--state-dir", "none")
     rank = Rank(t)
     name = rank.attach(step=10)["segment"]
     rank.lock()
@@ -474,7 +474,7 @@ def adoption(t):
     settle(control)
     daemon.kill()
     os.unlink("/dev/shm" + name)
-    control = t.daemon().connect()
+    control = t.daemon("--state-dir", "none").connect()
     back = Rank(t, resumes=True)
     back.send("resume", fds=[rank.fds[0]], incarnation=1, gen=2, step=20, epoch=0)
     equal(back.attach(step=20)["incarnation"], 1, "incarnation")
@@ -485,6 +485,132 @@ def adoption(t):
     change = control.require("freeze", patterns=["b"], yes=True)
     equal(change["gen"], 3, "the next gen")
     rank.close()
+
+
+WIDE = [["a.w", 10, True], ["a.b", 2, True], ["b.w", 30, True], ["c.w", 4, False], ["d.w", 500, True]]
+
+
+def decisions(control):
+    """What a restart must not lose."""
+    listed = control.require("list", run="run")["params"]
+    return {p["name"]: (p["state"], p["layer"], p["why"]) for p in listed}
+
+
+@fz.test("freezerd killed: rules, overrides and pins go on with their plan; what was saved and not published comes next")
+def restart(t):
+    daemon = t.daemon()
+    ranks = [Rank(t, rank=i, world=2, params=WIDE) for i in range(2)]
+    for rank in ranks:
+        rank.attach(step=10)
+        rank.lock()
+    control = daemon.connect()
+    control.require("rules_load", source="x.yaml",
+                    rules={"version": 1, "rules": [{"name": "late", "freeze": ["b"], "until": {"step": 900}}]})
+    control.require("freeze", patterns=["a"], until_step=700, reason="plateau", by={"user": "ana", "host": "h"})
+    control.require("auto", patterns=["a.b"])
+    control.require("pin", patterns=["c", "d.w"], reason="as they are")
+    for rank in ranks:
+        applied(rank, 5, 11)
+    settle(control)
+    before = decisions(control)
+    equal(before["a.w"][0], "frozen", "a.w")
+    ranks[1].close(keep_fds=True)
+    control.require("freeze", patterns=["a.b"])  # a plan for both ranks cannot be made now
+    daemon.kill()
+
+    control = t.daemon().connect()
+    back = [Rank(t, rank=i, world=2, params=WIDE, resumes=True) for i in range(2)]
+    for i, rank in enumerate(back):
+        rank.send("resume", fds=[ranks[i].fds[0]], incarnation=1, gen=5, step=20, epoch=0)
+        equal(rank.enter()["type"], "welcome", "resume")
+    after = decisions(control)
+    equal({**after, "a.b": before["a.b"]}, before, "after the restart")
+    equal(after["a.b"][0], "training", "a.b, whose change was not published")
+    status = control.require("status")["status"]
+    equal((status["gen"], status["warnings"]), (5, []), "gen and warnings")
+    equal(control.require("rules_show")["source"], "x.yaml", "rules")
+    for rank in back:
+        rank.ready(step=20)
+    equal(run_of(control)["gen"], 6, "the plan with what was only saved")
+    for rank in back:
+        applied(rank, 6, 21)
+    settle(control)
+    after = decisions(control)
+    equal((after["a.b"][0], after["a.w"], after["d.w"]), ("frozen", before["a.w"], before["d.w"]), "the last change")
+    equal(control.ask("freeze", patterns=["d"], yes=True)["error"]["code"], "refused_pinned", "a pin as it was")
+    for rank in ranks + back:
+        rank.close()
+
+
+@fz.test("freezerd and the run end; the next launch, with the next freezerd, has the decisions of the last")
+def restart_of_both(t):
+    daemon = t.daemon()
+    rank = Rank(t, params=WIDE)
+    rank.attach()
+    control = daemon.connect()
+    control.require("freeze", patterns=["a"])
+    rank.send("bye")
+    control.require("wait", **{"for": "detached"})
+    equal(daemon.terminate(), 0, "exit status")
+    control = t.daemon().connect()
+    equal(Rank(t, job="next", params=WIDE).attach()["incarnation"], 2, "incarnation")
+    equal(decisions(control)["a.w"][1], "override", "the override")
+
+
+@fz.test("a lighter ruleset goes on where it was: released callbacks stay released")
+def restart_lighter(t):
+    daemon = t.daemon()
+    rank = Rank(t, params=WIDE)
+    rank.attach(step=10)
+    rank.lock()
+    control = daemon.connect()
+    rules = {"version": 1, "profile": "lighter", "rules": [{"name_starts_with": ["a"], "until_step": 100}]}
+    control.require("rules_load", rules=rules)
+    applied(rank, 2, 10)
+    rank.send("step", step=120, epoch=0)
+    settle(control)
+    before = {name: state for name, (state, _, _) in decisions(control).items()}
+    equal(set(before.values()), {"training"}, "after the release")
+    daemon.kill()
+    control = t.daemon().connect()
+    back = Rank(t, params=WIDE, resumes=True)
+    back.send("resume", fds=[rank.fds[0]], incarnation=1, gen=2, step=130, epoch=0)
+    back.attach(step=130)
+    equal({name: state for name, (state, _, _) in decisions(control).items()}, before, "after the restart")
+    change = control.require("freeze", patterns=["b"])
+    equal((change["gen"], change["changed"]), (3, 1), "only what was asked for changes")
+    rank.close()
+
+
+@fz.test("a state that cannot be written refuses the change; one that cannot be read is said, and left as it is")
+def bad_state(t):
+    daemon = t.daemon()
+    rank = Rank(t, params=WIDE)
+    rank.attach()
+    control = daemon.connect()
+    settle(control)
+    folder = next(e.path for e in os.scandir(t.state_dir) if e.is_dir())
+    os.mkdir(os.path.join(folder, "state.json.new"))
+    error = control.ask("freeze", patterns=["a"])["error"]
+    check("cannot be saved" in error["message"], "the refusal", error)
+    equal(run_of(control)["gen"], 1, "gen")
+    os.rmdir(os.path.join(folder, "state.json.new"))
+    control.require("freeze", patterns=["a"])
+    rank.send("bye")
+    control.require("wait", **{"for": "detached"})
+    equal(daemon.terminate(), 0, "exit status")
+    for damage in ('{"version":1,"run":"run","incarn', '{"version":9,"run":"run"}\n',
+                   '{"version":1,"run":"run","incarnation":4,"gen":2,"rules_origin":"none","overrides":[{"action":3}]}\n'):
+        with open(os.path.join(folder, "state.json"), "w", encoding="utf-8") as file:
+            file.write(damage)
+        daemon = t.daemon()
+        control = daemon.connect()
+        rank = Rank(t, job=damage[-20:-1].replace('"', ""), params=WIDE)
+        rank.attach()
+        warnings = control.require("status")["status"]["warnings"]
+        check(any("saved state" in w for w in warnings), "the warning", damage, warnings)
+        rank.send("bye")
+        equal(daemon.terminate(), 0, "exit status")
 
 
 @fz.test("freezerd killed: a hello without resume finds the segment by its name, and a stranger's is not taken")
