@@ -10,8 +10,6 @@
 #include "daemon/connection.h"
 #include "protocol/lines.h"
 
-/* How often one peer is received from before the others get their turn. */
-#define RECEIVES_PER_TURN 16
 #define CLOSE_TIMEOUT_MS 1000
 
 struct fz_connection {
@@ -82,8 +80,7 @@ static void flush(fz_connection *connection) {
     watch(connection);
 }
 
-/** Gives out the lines that are there. False when there is no point in reading on. */
-static bool take_lines(fz_connection *connection) {
+static void take_lines(fz_connection *connection) {
   char *line;
   size_t length;
   int r;
@@ -91,37 +88,28 @@ static bool take_lines(fz_connection *connection) {
   while (!connection->reason && !connection->gone) {
     r = fz_line_reader_next(&connection->reader, &line, &length);
     if (r == FZ_LINE_NONE)
-      return true;
+      return;
     if (r == FZ_LINE_TOO_LONG) {
       connection->events->too_long(connection->user);
       fz_connection_close(connection, "a line was too long");
-      return false;
+      return;
     }
     connection->events->line(connection->user, line, length);
   }
-  return false;
 }
 
+/** Once per turn of the loop, so that a peer that always has more to say does not keep the others waiting. */
 static void receive(fz_connection *connection) {
-  for (int i = 0; i < RECEIVES_PER_TURN; i++) {
-    const int r = fz_line_reader_receive(&connection->reader, connection->fd);
-    if (r == FZ_IO_AGAIN)
-      return;
-    if (r == FZ_IO_CLOSED) {
-      fz_connection_abort(connection, "the peer hung up");
-      return;
-    }
-    if (r == -EPROTO) {
-      fz_connection_abort(connection, "descriptors were cut off");
-      return;
-    }
-    if (r < 0) {
-      fz_connection_abort(connection, r == -ENOMEM ? "out of memory" : "the peer is gone");
-      return;
-    }
-    if (!take_lines(connection))
-      return;
-  }
+  const int r = fz_line_reader_receive(&connection->reader, connection->fd);
+
+  if (r == 0)
+    take_lines(connection);
+  else if (r == FZ_IO_CLOSED)
+    fz_connection_abort(connection, "the peer hung up");
+  else if (r == -EPROTO)
+    fz_connection_abort(connection, "descriptors were cut off");
+  else if (r < 0)
+    fz_connection_abort(connection, r == -ENOMEM ? "out of memory" : "the peer is gone");
 }
 
 static void on_ready(uv_poll_t *poll, int status, int events) {
