@@ -348,7 +348,7 @@ static void write_explanation(const fz_run *run, const fz_explanation *explanati
   fz_write_string(writer, "param", param->name);
   fz_write_string(writer, "state", trains ? "training" : "frozen");
   fz_write_time(writer, "since_step", fz_since_step(run, explanation->param));
-  fz_write_integer(writer, "gen", run->segment ? fz_run_applied_gen(run) : run->plan.gen);
+  fz_write_integer(writer, "gen", fz_since_gen(run, explanation->param));
   fz_write_integer(writer, "elements", param->elements);
   fz_write_begin_array(writer, "layers");
   for (size_t i = 0; i < explanation->n_lines; i++) {

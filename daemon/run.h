@@ -103,6 +103,7 @@ struct fz_run {
   size_t flip_row;
   uint64_t told_epoch;    /* highest epoch that watchers were told of */
   uint64_t *seen, *since; /* since.h */
+  uint32_t *since_gen;
   bool live;              /* as last told to watchers */
   uint64_t idle_ms;       /* since when no rank lives */
 };

@@ -1,4 +1,4 @@
-/* since.c - since which step each parameter of a run is as it is, and why in a few words. */
+/* since.c - since which step and gen each parameter of a run is as it is, and why in a few words. */
 #include "config.h"
 
 #include <stdlib.h>
@@ -17,7 +17,8 @@ static bool reserve(fz_run *run, const uint64_t *mask) {
     return true;
   run->seen = malloc((words + 1) * sizeof(*run->seen));
   run->since = malloc((n + 1) * sizeof(*run->since));
-  if (!run->seen || !run->since) {
+  run->since_gen = calloc(n + 1, sizeof(*run->since_gen));
+  if (!run->seen || !run->since || !run->since_gen) {
     fz_since_forget(run);
     return false;
   }
@@ -30,12 +31,15 @@ static bool reserve(fz_run *run, const uint64_t *mask) {
 size_t fz_since_note(fz_run *run, uint64_t step) {
   const size_t n = fz_params_count(run->params), words = fz_mask_words(n);
   uint64_t *mask = calloc(words + 1, sizeof(*mask));
+  const uint32_t gen = (uint32_t)(run->segment ? fz_run_applied_gen(run) : run->plan.gen);
   size_t changed = 0;
 
   if (mask && fz_run_mask(run, mask) == 0 && reserve(run, mask)) {
     for (size_t w = 0; w < words; w++)
       for (uint64_t bits = mask[w] ^ run->seen[w]; bits; bits &= bits - 1) {
-        run->since[w * 64 + (size_t)__builtin_ctzll(bits)] = step;
+        const size_t param = w * 64 + (size_t)__builtin_ctzll(bits);
+        run->since[param] = step;
+        run->since_gen[param] = gen;
         changed++;
       }
     memcpy(run->seen, mask, words * sizeof(*mask));
@@ -46,11 +50,18 @@ size_t fz_since_note(fz_run *run, uint64_t step) {
 
 uint64_t fz_since_step(const fz_run *run, size_t param) { return run->since ? run->since[param] : FZ_TIME_NEVER; }
 
+uint64_t fz_since_gen(const fz_run *run, size_t param) {
+  if (run->since && run->since[param] != FZ_TIME_NEVER)
+    return run->since_gen[param];
+  return run->segment ? fz_run_applied_gen(run) : run->plan.gen;
+}
+
 void fz_since_forget(fz_run *run) {
   free(run->seen);
   free(run->since);
-  run->seen = NULL;
-  run->since = NULL;
+  free(run->since_gen);
+  run->seen = run->since = NULL;
+  run->since_gen = NULL;
 }
 
 char *fz_since_why(const fz_layers *layers, bool adopted, const struct fz_cause *cause, size_t param, bool trains) {

@@ -1,4 +1,4 @@
-/* since.h - since which step each parameter of a run is as it is, and why in a few words. */
+/* since.h - since which step and gen each parameter of a run is as it is, and why in a few words. */
 #ifndef FZ_SINCE_H
 #define FZ_SINCE_H
 
@@ -17,6 +17,8 @@
 size_t fz_since_note(fz_run *run, uint64_t step);
 /** Since which step; FZ_TIME_NEVER: since the start, or it is not known. */
 uint64_t fz_since_step(const fz_run *run, size_t param);
+/** The gen that made it so; that of now if it is so since the start, or it is not known. */
+uint64_t fz_since_gen(const fz_run *run, size_t param);
 /** Forgets it all: another table of parameters. */
 void fz_since_forget(fz_run *run);
 
