@@ -240,15 +240,15 @@ int fz_state_save(fz_run *run, const fz_layers *layers, const struct fz_state_ru
 /** The file's text without its newline; allocated. */
 static int read_file(const fz_run *run, char **ret_text, size_t *ret_length) {
   const int folder = open_folder(run, false);
-  int fd, r = 0;
+  int fd;
 
   if (folder < 0)
     return folder;
   fd = openat(folder, "state.json", O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-  r = fd < 0 ? -errno : 0;
+  const int error = errno;
   close(folder);
-  if (r < 0)
-    return r;
+  if (fd < 0)
+    return -error;
   char *text = malloc(FZ_LINE_MAX + 2);
   size_t length = 0;
   ssize_t n = text ? 1 : -1;

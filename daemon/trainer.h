@@ -60,6 +60,10 @@ fz_trainer *fz_trainer_free(fz_trainer *trainer);
 /** Handles one message. */
 void fz_trainer_line(fz_trainer *trainer, const fz_json *root);
 
+/** Sends a message, with a descriptor unless `fd` is -1. As fz_connection_send(). */
+int fz_trainer_send(fz_trainer *trainer, const fz_message *message, int fd);
+/** Sends the segment of its run's incarnation; `ready` is expected next. */
+void fz_trainer_welcome(fz_trainer *trainer);
 void fz_trainer_notice(fz_trainer *trainer, enum fz_level level, const char *code, const char *message);
 /** Another attempt of its job has begun: it is told so and forgets the run. */
 void fz_trainer_retire(fz_trainer *trainer, uint64_t attempt);

@@ -1,0 +1,13 @@
+/* attach.h - how a trainer becomes a rank of a run: from hello to ready. */
+#ifndef FZ_ATTACH_H
+#define FZ_ATTACH_H
+
+#include "daemon/trainer.h"
+
+/* The messages on that way; trainer.h has the states. Each answers, refuses, or waits for the next one. */
+void fz_attach_hello(fz_trainer *trainer, const fz_message *message);
+void fz_attach_resume(fz_trainer *trainer, const fz_message *message);
+void fz_attach_params(fz_trainer *trainer, const fz_message *message);
+void fz_attach_ready(fz_trainer *trainer, const fz_message *message);
+
+#endif
