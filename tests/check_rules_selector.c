@@ -503,7 +503,7 @@ END_TEST
 
 START_TEST(endless_backtracking_stops)
 {
-  fz_params *params = help_params("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaab=1");
+  fz_params *params = help_params("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaab=1");
   fz_selector *selector = NULL;
   uint64_t mask[1] = { 0 };
   const char *pattern = "re:^(a|aa)+$";
