@@ -136,7 +136,10 @@ static int print_frozen(const fz_ctl *ctl, const fz_json *run) {
   size_t filled = 0;
 
   for (const fz_json *item = fz_json_first(list); items && item; item = fz_json_next(item)) {
-    char *name = safe_text(item, "name"), *why = safe_text(item, "why"), *text = NULL;
+    const char *cause = fz_text_of(item, "why");
+    /* People know their script, not the layer that stands for it. */
+    char *name = safe_text(item, "name"), *text = NULL;
+    char *why = fz_escape(!cause ? "" : strcmp(cause, "baseline") == 0 ? "script" : cause);
     if (name && why && asprintf(&text, *why ? "%s (%s)" : "%s", name, why) >= 0)
       items[filled++] = text;
     free(name);

@@ -29,17 +29,15 @@ class Server:
             peer, _ = self.listener.accept()
             threading.Thread(target=self._talk, args=(peer,), daemon=True).start()
 
-    @staticmethod
-    def _whole(lines):
-        """The lines until the peer hangs up, in whatever way."""
-        try:
-            yield from lines
-        except ConnectionResetError:
-            return
-
     def _talk(self, peer):
+        try:
+            self._answer(peer)
+        except ConnectionError:
+            pass  # freezerctl had read enough
+
+    def _answer(self, peer):
         with peer, peer.makefile("rb") as lines:
-            for line in self._whole(lines):
+            for line in lines:
                 request = json.loads(line)
                 self.requests.append(request)
                 for answer in self.reply(request):

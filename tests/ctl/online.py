@@ -284,11 +284,11 @@ def status(t):
     t.ctl("freeze", "model.layers.4", "--reason", "plateau")
     result = t.ctl()
     text = re.sub(r"[▁▂▃▄▅▆▇█]+", "CURVE", result.out)
-    text = re.sub(r"step [\d,]+ \([\d.]+ ms/step\)", "step", text)
+    text = re.sub(r"step [\d,]+( \([\d.]+ ms/step\))?  ", "step  ", text)
     result.out = text
     said(result, """● gpt2-ft  job JOB  mock  step  2/2 ranks at gen 3
   Trainable  78.0M of 124.4M (62.7 %)  CURVE
-  Frozen     model.embed_tokens (baseline),
+  Frozen     model.embed_tokens (script),
              model.embed_positions (rule positions, until step 900,000,000),
              model.layers.4 (override WHO plateau)
   Next       step 800,000,000: rule early-layers begins, model.layers.0..2 are frozen
