@@ -2,12 +2,14 @@
 #include "config.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -85,6 +87,24 @@ static int open_state_dir(const fz_log *log, const fz_options *options, char **r
   return r;
 }
 
+/** Two daemons on one state directory would take each other's runs for their own. The lock ends with the process. */
+static int lock_state_dir(const fz_log *log, const char *path) {
+  const int fd = path ? open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+  int r;
+
+  if (!path)
+    return 0;
+  r = fd < 0 || flock(fd, LOCK_EX | LOCK_NB) < 0 ? -errno : 0;
+  if (r == -EWOULDBLOCK)
+    fz_log_write(log, FZ_LOG_ERROR, FZ_LOG_ABOUT(.event = "daemon"),
+                 "another freezerd keeps its state in %s: give this one its own --state-dir, or none", path);
+  else if (r < 0)
+    fz_log_write(log, FZ_LOG_ERROR, FZ_LOG_ABOUT(.event = "daemon"), "state directory %s: %s", path, strerror(-r));
+  if (r < 0 && fd >= 0)
+    close(fd);
+  return r < 0 ? r : fd;
+}
+
 /* --------------------------------------------------------------------------------------------------------------- rules */
 
 /** What is wrong with a rules file goes to stderr as it is: it has several lines, and a caret. */
@@ -156,6 +176,11 @@ static int listen_and_serve(fz_core *core, const fz_options *options, const char
     fz_log_write(&core->log, FZ_LOG_ERROR, FZ_LOG_ABOUT(.event = "daemon"), "%s", *reason ? reason : strerror(-r));
     return r == -EACCES || r == -EPERM ? FZ_EXIT_PERMISSION : FZ_EXIT_FAILED;
   }
+  const int lock_fd = lock_state_dir(&core->log, state_dir);
+  if (lock_fd < 0) {
+    fz_listener_close(&listener);
+    return FZ_EXIT_FAILED;
+  }
   r = fz_core_init(core, listener.path, state_dir);
   if (r < 0)
     fz_log_write(&core->log, FZ_LOG_ERROR, FZ_LOG_ABOUT(.event = "daemon"), "%s", strerror(-r));
@@ -163,6 +188,8 @@ static int listen_and_serve(fz_core *core, const fz_options *options, const char
     fz_adopt_clean(core);
   r = r < 0 ? FZ_EXIT_FAILED : serve(core, &listener, options->ready_fd);
   fz_listener_close(&listener);
+  if (lock_fd > 0)
+    close(lock_fd);
   return r;
 }
 

@@ -632,6 +632,16 @@ def adoption_by_name(t):
     rank.close()
 
 
+@fz.test("two daemons never share a state directory")
+def two_states(t):
+    t.daemon()
+    t.socket = t.path("other")
+    second = t.daemon(wait_ready=False)
+    equal(second.wait(), 1, "exit status")
+    check("--state-dir" in second.errors() and t.state_dir in second.errors(), "the message", second.errors())
+    check(not os.path.exists(t.socket), "its socket is left")
+
+
 # --- limits ---
 
 
