@@ -16,8 +16,11 @@ static int64_t now_ns(void) {
 
 int64_t fz_now_ms(void) { return now_ns() / 1000000; }
 
-/* Reads the clock, and sees to it that about a millisecond goes by until it is read again. */
-static void tick(freezer_t *f) {
+/*
+ * Reads the clock, and sees to it that about a millisecond goes by until it is read again. Kept out of
+ * freezer_batch_begin(), whose every call would pay for its registers and stack.
+ */
+__attribute__((noinline, cold)) static void tick(freezer_t *f) {
   const int64_t now = now_ns();
   const int64_t per_batch = (now - f->ticked_at_ns) / f->batches_per_tick;
   const int64_t batches = per_batch > 0 ? TICK_NS / per_batch : BATCHES_PER_TICK_MAX;
@@ -53,7 +56,7 @@ int freezer_batch_begin(freezer_t *f, uint64_t step, uint64_t epoch) {
   f->begun = true;
 
   const int r = new_step ? begin_step(f) : 0;
-  const bool changed = fz_flags_follow(f);
+  const bool changed = fz_flags_are_due(f) && fz_flags_follow(f);
   if (step >= f->events.threshold_step || epoch >= f->events.threshold_epoch || r == 1) {
     fz_events_reached(f, new_epoch);
     fz_events_flush(f, f->ticked_at_ns / 1000000);

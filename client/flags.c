@@ -40,7 +40,7 @@ static void set_row_bounds(freezer_t *f) {
 }
 
 bool fz_flags_follow(freezer_t *f) {
-  if (f->step < f->row_until_step && f->epoch < f->row_until_epoch)
+  if (!fz_flags_are_due(f))
     return false;
   f->row = fz_plan_row_at(f->plan.rows, f->plan.n_rows, f->step, f->epoch);
   set_row_bounds(f);

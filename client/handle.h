@@ -168,6 +168,10 @@ void fz_flags_reset(freezer_t *f);
 void fz_flags_take_spare(freezer_t *f);
 /** Forgets the plan; the flags stay. */
 void fz_flags_forget_plan(freezer_t *f);
+/** Whether the row in force ends before (f->step, f->epoch). */
+static inline bool fz_flags_are_due(const freezer_t *f) {
+  return f->step >= f->row_until_step || f->epoch >= f->row_until_epoch;
+}
 /** Brings the flags to the plan's row at (f->step, f->epoch). @return whether there is anything to write */
 bool fz_flags_follow(freezer_t *f);
 
