@@ -304,7 +304,8 @@ static int measure(struct trial *trial) {
   outcome->changed = outcome->delta.froze + outcome->delta.unfroze;
   outcome->changed_elements = outcome->delta.froze_elements + outcome->delta.unfroze_elements;
   outcome->trainable_before = fz_mask_elements(run->params, before);
-  outcome->trainable_after = fz_mask_elements(run->params, after);
+  outcome->trainable_after =
+    outcome->trainable_before - outcome->delta.froze_elements + outcome->delta.unfroze_elements;
   outcome->next = fz_plan_next(&trial->plan, trial->step, trial->epoch);
   (void)fz_mask_names(run->params, changed, 8, &outcome->names, &outcome->n_names, &more);
   outcome->text = describe(trial, changed);

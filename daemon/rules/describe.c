@@ -42,22 +42,34 @@ static void add_part(struct parts *parts, const char *name, size_t length, size_
   parts->items[parts->n++] = part;
 }
 
-/* Goes through the names from sorted position `from` to `to`, which all begin with the same `prefix` bytes. */
+/* The first sorted position from `from` on whose name is in the set, or `to`. */
+static size_t next_in_set(const struct parts *parts, size_t from, size_t to) {
+  size_t low = from, high = to;
+  while (low < high) {
+    const size_t middle = low + (high - low) / 2;
+    if (parts->before[middle + 1] > parts->before[from])
+      high = middle;
+    else
+      low = middle + 1;
+  }
+  return low;
+}
+
+/* Goes through the names in the set from sorted position `from` to `to`, which all begin with the same `prefix` bytes. */
 static void collect(struct parts *parts, size_t from, size_t to, size_t prefix) {
-  for (size_t i = from; i < to && !parts->failed;) {
+  for (size_t i = next_in_set(parts, from, to); i < to && !parts->failed; i = next_in_set(parts, i, to)) {
     const struct fz_param *param = fz_params_get(parts->params, fz_params_sorted(parts->params, i));
     const char *dot = (const char *)memchr(param->name + prefix, '.', param->name_length - prefix);
     const size_t length = dot ? (size_t)(dot - param->name) : param->name_length;
     size_t first = i, end = i + 1;
     if (dot) {
       fz_params_prefix_range(parts->params, param->name, length + 1, &first, &end);
-      first = i;
+      first = first > from ? first : from;
       end = end < to ? end : to;
     }
-    const size_t in_set = parts->before[end] - parts->before[first];
-    if (in_set == end - first)
+    if (parts->before[end] - parts->before[first] == end - first)
       add_part(parts, param->name, length, first, end);
-    else if (in_set > 0)
+    else
       collect(parts, first, end, length + 1);
     i = end;
   }

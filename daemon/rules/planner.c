@@ -217,9 +217,10 @@ struct fz_mask_delta fz_mask_compare(const fz_params *params, const uint64_t *be
 }
 
 uint64_t fz_mask_elements(const fz_params *params, const uint64_t *mask) {
-  const size_t n = fz_params_count(params);
+  const size_t words = fz_mask_words(fz_params_count(params));
   uint64_t sum = 0;
-  for (size_t i = fz_mask_next(mask, n, 0); i < n; i = fz_mask_next(mask, n, i + 1))
-    sum += fz_params_get(params, i)->elements;
+  for (size_t w = 0; w < words; w++)
+    for (uint64_t left = mask[w]; left; left &= left - 1)
+      sum += fz_params_get(params, w * 64 + (size_t)__builtin_ctzll(left))->elements;
   return sum;
 }
