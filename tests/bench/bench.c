@@ -2,6 +2,7 @@
 #include "config.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,12 +33,12 @@ static double measure(bench_work work, void *user, unsigned n) {
   return (double)(bench_now() - begin) / n;
 }
 
-struct bench_result bench_pair(bench_work ours, bench_work against, void *user, unsigned n) {
+struct bench_result bench_pair(bench_work ours, unsigned n_ours, bench_work against, unsigned n_against, void *user) {
   double ours_ns[BENCH_ROUNDS], against_ns[BENCH_ROUNDS];
   for (int round = -BENCH_WARM_UP; round < BENCH_ROUNDS; round++) {
     const int slot = round < 0 ? 0 : round;
-    ours_ns[slot] = measure(ours, user, n);
-    against_ns[slot] = measure(against, user, n);
+    ours_ns[slot] = measure(ours, user, n_ours);
+    against_ns[slot] = measure(against, user, n_against);
   }
   return bench_compare(ours_ns, against_ns, BENCH_ROUNDS);
 }
@@ -85,6 +86,17 @@ freezer_t *bench_open(const freezer_options_t *options, size_t count) {
   free(params);
   free(names);
   return f;
+}
+
+void bench_pin(int n) {
+  cpu_set_t allowed, wanted;
+  bench_require(sched_getaffinity(0, sizeof(allowed), &allowed) < 0, "sched_getaffinity");
+  CPU_ZERO(&wanted);
+  for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
+    if (CPU_ISSET(cpu, &allowed) && n-- == 0)
+      CPU_SET(cpu, &wanted);
+  if (CPU_COUNT(&wanted) > 0)
+    bench_require(sched_setaffinity(0, sizeof(wanted), &wanted) < 0, "sched_setaffinity");
 }
 
 void *bench_shared(size_t size) {

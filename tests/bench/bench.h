@@ -12,8 +12,8 @@
  * the machine does meets both. A row gives the median time of each and the median of the rounds' ratios.
  */
 
-#define BENCH_ROUNDS 41
-#define BENCH_WARM_UP 5
+#define BENCH_ROUNDS 1001
+#define BENCH_WARM_UP 20
 
 /** Nanoseconds of CLOCK_MONOTONIC, which all processes share. */
 uint64_t bench_now(void);
@@ -29,8 +29,11 @@ struct bench_result {
   double ours, against, ratio;
 };
 
-/** Runs `ours` and `against` in turns, `n` times each round. */
-struct bench_result bench_pair(bench_work ours, bench_work against, void *user, unsigned n);
+/**
+ * Runs `ours` and `against` in turns, so many times each round. Counts that make rounds of about the same 50 us are good:
+ * short enough that most are not interrupted, and that both meet the processor in one state.
+ */
+struct bench_result bench_pair(bench_work ours, unsigned n_ours, bench_work against, unsigned n_against, void *user);
 
 /** The medians of rounds that were measured elsewhere. Sorts both arrays. */
 struct bench_result bench_compare(double *ours, double *against, size_t n);
@@ -43,6 +46,13 @@ void bench_require(int failed, const char *what);
 
 /** Opens a handle for `count` parameters p.0, p.1, …; ends the program if that fails. */
 freezer_t *bench_open(const freezer_options_t *options, size_t count);
+
+/**
+ * Keeps this process, and those that it forks, on the n-th of the processors that it may use, counted from 0; does nothing
+ * if there are not as many. Where processes that wake each other run decides what that costs: both sides of a comparison
+ * are to run in the same places.
+ */
+void bench_pin(int n);
 
 /** Anonymous memory that forked processes share, zeroed. */
 void *bench_shared(size_t size);

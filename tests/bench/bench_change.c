@@ -29,6 +29,7 @@ struct seen {
 
 static void run_trainer(struct seen *seen) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
+  bench_pin(1);
   freezer_options_t options = FREEZER_OPTIONS_INIT;
   options.run = "bench-change";
   freezer_t *f = bench_open(&options, N_PARAMS);
@@ -106,7 +107,7 @@ static void read_line(int fd, char *line, size_t size) {
 
 static void request_line(char *line, size_t size, int round) {
   snprintf(line, size, "{\"id\":%d,\"protocol\":1,\"op\":\"%s\",\"run\":\"bench-change\",\"patterns\":[\"p.7\"]}\n",
-           round + 1, round % 2 ? "unfreeze" : "freeze");
+           round + 1, round % 2 ? "auto" : "freeze");
 }
 
 static double one_change(int control, struct seen *seen, int round) {
@@ -148,7 +149,10 @@ int main(void) {
   int pair[2];
   bench_require(!getenv("FREEZER_SOCKET"), "FREEZER_SOCKET is not set");
   bench_require(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) < 0, "socketpair");
-  const pid_t trainer = start(trainer_main, seen), echo = start(echo_main, &pair[1]);
+  /* The trainer has a processor to itself; run.py keeps freezerd on the one of this process and the echo. */
+  const pid_t trainer = start(trainer_main, seen);
+  bench_pin(0);
+  const pid_t echo = start(echo_main, &pair[1]);
   while (atomic_load(&seen->attached) == 0)
     usleep(1000);
   bench_require(atomic_load(&seen->attached) < 0, "the trainer has no plan");

@@ -8,7 +8,7 @@
 
 #include "tests/bench/bench.h"
 
-enum { N_PARAMS = 1000, CALLS = 100000 };
+enum { N_PARAMS = 1000, CALLS = 3000, SYSCALLS = 300, LOADS = 100000 };
 
 struct subject {
   freezer_t *f;
@@ -40,10 +40,11 @@ static void atomic_loads(void *user, unsigned n) {
     (void)atomic_load_explicit(&subject->word, memory_order_acquire);
 }
 
-static void row(const char *name, const char *against, bench_work ours, bench_work theirs, struct subject *subject,
-                double target) {
-  const struct bench_result result = bench_pair(ours, theirs, subject, CALLS);
-  bench_row(name, against, &result, target);
+static void rows(const char *name, bench_work ours, struct subject *subject) {
+  struct bench_result result = bench_pair(ours, CALLS, one_syscall, SYSCALLS, subject);
+  bench_row(name, "one syscall", &result, 0.1);
+  result = bench_pair(ours, CALLS, atomic_loads, LOADS, subject);
+  bench_row(name, "an atomic load", &result, 0);
 }
 
 int main(void) {
@@ -51,14 +52,11 @@ int main(void) {
   options.run = "bench-idle";
   struct subject subject = { .f = bench_open(&options, N_PARAMS) };
   (void)freezer_batch_begin(subject.f, 0, 0);
-  const int attached = freezer_generation(subject.f) > 0;
-  row(attached ? "idle batch, next step" : "idle batch, no freezerd", "one syscall", next_step, one_syscall, &subject,
-      0.1);
-  row(attached ? "idle batch, next step" : "idle batch, no freezerd", "an atomic load", next_step, atomic_loads,
-      &subject, 0);
-  if (attached) {
-    row("idle batch, same step", "one syscall", same_step, one_syscall, &subject, 0.1);
-    row("idle batch, same step", "an atomic load", same_step, atomic_loads, &subject, 0);
+  if (freezer_generation(subject.f) > 0) {
+    rows("idle batch, next step", next_step, &subject);
+    rows("idle batch, same step", same_step, &subject);
+  } else {
+    rows("idle batch, no freezerd", next_step, &subject);
   }
   freezer_close(subject.f);
   return 0;
