@@ -386,6 +386,7 @@ def restart(t):
     before = decisions(control)
     equal(before["a.w"][0], "frozen", "a.w")
     ranks[1].close(keep_fds=True)
+    fz.wait_until(lambda: run_of(control)["ranks"] == 1, "freezerd has noticed")
     control.require("freeze", patterns=["a.b"])  # a plan for both ranks cannot be made now
     daemon.kill()
 
