@@ -134,7 +134,9 @@ struct fz_override_request {
   enum fz_action action;
   const char *const *patterns; /* borrowed */
   size_t n_patterns;
-  const uint64_t *mask; /* what they select, by fz_patterns_match(); borrowed */
+  const char *const *dropped; /* patterns that were taken out of it already; borrowed. NULL for a new one */
+  size_t n_dropped;
+  const uint64_t *mask; /* what is left of what they select, by fz_patterns_match(); borrowed */
   struct fz_window window;
   bool include_baseline;
   uint64_t time_ms;
@@ -162,6 +164,8 @@ struct fz_pin_request {
   enum fz_pin_value value; /* as is: each parameter at its flag at (step, epoch) */
   const char *const *patterns;
   size_t n_patterns;
+  const char *const *dropped; /* as of an override */
+  size_t n_dropped;
   const uint64_t *mask;
   bool include_baseline;
   uint64_t time_ms;

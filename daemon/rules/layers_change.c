@@ -132,6 +132,8 @@ static bool is_repeated(const fz_layers *layers, const struct fz_override_reques
 static int append_override(fz_layers *layers, const struct fz_override_request *request) {
   const struct fz_decision_parts parts = { .patterns = request->patterns,
                                            .n_patterns = request->n_patterns,
+                                           .dropped = request->dropped,
+                                           .n_dropped = request->n_dropped,
                                            .mask = request->mask,
                                            .n_params = layers->n,
                                            .who = request->who,
@@ -271,6 +273,8 @@ static int append_pin(fz_layers *layers, const struct fz_pin_request *request, c
                       const uint64_t *values) {
   const struct fz_decision_parts parts = { .patterns = request->patterns,
                                            .n_patterns = request->n_patterns,
+                                           .dropped = request->dropped,
+                                           .n_dropped = request->n_dropped,
                                            .mask = mask,
                                            .values = values,
                                            .n_params = layers->n,
