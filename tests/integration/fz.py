@@ -390,7 +390,7 @@ class Scene:
     def show_logs(self):
         for process in self.processes:
             note(f"--- {process.name}, pid {process.pid}, status {process.popen.poll()}")
-            note("\n".join(process.errors().splitlines()[-15:]))
+            note("\n".join(line[:300] for line in process.errors().splitlines()[-15:]))
 
     def destroy(self):
         for process in self.processes:

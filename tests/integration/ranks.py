@@ -190,6 +190,33 @@ def restarted(t):
     check_effects(ranks, made)
 
 
+@fz.test("freezerd killed five times among 50 changes: what was confirmed holds, and no bit flips by a restart", limit=90)
+def nothing_lost(t):
+    daemon = t.daemon()
+    ranks = t.trainers(PARAMS, (0, FOREVER), WORLD, step_us=200, jitter=True)
+    for rank in ranks:
+        rank.wait_gen(1)
+    oracle, rng, confirmed = Owned(PARAMS), random.Random(7), []
+    for _ in range(5):
+        control = daemon.connect()
+        control.wait_attached()
+        for _ in range(10):
+            done = make_change(control, oracle, *random_change(rng))
+            confirmed += [done] if done else []
+        daemon.kill()
+        ranks[0].wait_step(ranks[0].step() + rng.choice([0, 300]))
+        daemon = t.daemon()
+    control = daemon.connect()
+    control.wait_attached()
+    confirmed.append(make_change(control, oracle, "freeze", "norm", {"for": 50}))
+    last = max(rank.step() for rank in ranks)
+    for rank in ranks:
+        rank.wait_step(last + 500)
+    t.end()
+    check_confirmed(ranks, confirmed)
+    check_masks(ranks, oracle)
+
+
 @fz.test("one rank stopped: the others go on, changes queue and coalesce, status and freezerctl name it")
 def stopped_rank(t):
     world, stopped = 3, 2
