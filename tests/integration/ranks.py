@@ -208,6 +208,7 @@ def nothing_lost(t):
         daemon = t.daemon()
     control = daemon.connect()
     control.wait_attached()
+    make_change(control, oracle, "unpin", "**", {})
     confirmed.append(make_change(control, oracle, "freeze", "norm", {"for": 50}))
     last = max(rank.step() for rank in ranks)
     for rank in ranks:
