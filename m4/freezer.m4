@@ -38,6 +38,30 @@ AC_DEFUN([FZ_WARNINGS], [
   AC_SUBST([WARN_CFLAGS])
 ])
 
+dnl FZ_FUZZER: with --enable-fuzzer, FUZZER_LDFLAGS = what links a program to libFuzzer; all code is built to be fuzzed,
+dnl with the sanitizers. Call before FZ_SANITIZERS.
+AC_DEFUN([FZ_FUZZER], [
+  AC_ARG_ENABLE([fuzzer],
+    [AS_HELP_STRING([--enable-fuzzer], [build what "make fuzz" runs: clang, libFuzzer, sanitizers])], [], [enable_fuzzer=no])
+  FUZZER_LDFLAGS=
+  AS_IF([test "x$enable_fuzzer" != xno], [
+    AC_MSG_CHECKING([whether $CC links with -fsanitize=fuzzer])
+    fz_saved_ldflags=$LDFLAGS
+    LDFLAGS="$LDFLAGS -fsanitize=fuzzer"
+    AC_LINK_IFELSE(
+      [AC_LANG_SOURCE([int LLVMFuzzerTestOneInput(const unsigned char *data, unsigned long size);
+int LLVMFuzzerTestOneInput(const unsigned char *data, unsigned long size) { return data && size ? 0 : 0; }])],
+      [AC_MSG_RESULT([yes])],
+      [AC_MSG_RESULT([no])
+       AC_MSG_ERROR([--enable-fuzzer needs clang and its runtime: CC=clang (Debian: clang, libclang-rt-14-dev)])])
+    LDFLAGS=$fz_saved_ldflags
+    FUZZER_LDFLAGS=-fsanitize=fuzzer
+    AS_IF([test "x${enable_sanitizers-no}" = xno], [enable_sanitizers=yes])
+  ])
+  AC_SUBST([FUZZER_LDFLAGS])
+  AM_CONDITIONAL([FUZZER], [test "x$enable_fuzzer" != xno])
+])
+
 dnl FZ_SANITIZERS: SAN_FLAGS for compiling and linking, TEST_SLOWDOWN = by what the tests multiply their time limits.
 AC_DEFUN([FZ_SANITIZERS], [
   AC_ARG_ENABLE([sanitizers],
@@ -49,6 +73,7 @@ AC_DEFUN([FZ_SANITIZERS], [
     [no], [fz_sanitizers=none],
     [yes], [fz_sanitizers=address,undefined],
     [fz_sanitizers=$enable_sanitizers])
+  AS_IF([test -n "$FUZZER_LDFLAGS"], [fz_sanitizers=fuzzer-no-link,$fz_sanitizers])
   AS_IF([test "x$fz_sanitizers" != xnone], [
     FZ_TRY_LDFLAG([SAN_FLAGS], [-fsanitize=$fz_sanitizers])
     AS_IF([test -z "$SAN_FLAGS"],
