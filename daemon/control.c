@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "daemon/control.h"
+#include "daemon/progress.h"
 #include "daemon/rules/selector.h"
 #include "daemon/run.h"
 #include "daemon/text.h"
@@ -128,8 +129,10 @@ fz_run *fz_control_run(fz_client *client, const fz_request *request) {
   const size_t n = search(client->core, request->run, &run);
   char *hint;
 
-  if (n == 1)
+  if (n == 1) {
+    fz_progress_look(run);
     return run;
+  }
   hint = list_runs(client->core);
   if (n == 0 && !request->run)
     fz_client_error(client, request->id, FZ_CODE_NO_RUN, "start a trainer, it attaches by itself",
@@ -147,8 +150,29 @@ fz_run *fz_control_run(fz_client *client, const fz_request *request) {
 
 /* ----------------------------------------------------------------------------------------------------- which parameters */
 
+/** The pattern that a diagnostic is about, "/<index>" in the list; NULL: it is about the list. */
+static const char *pattern_of(const struct fz_diagnostic *diagnostic, const char *const *patterns, size_t n) {
+  char *end;
+
+  if (diagnostic->pointer[0] != '/')
+    return NULL;
+  const unsigned long long index = strtoull(diagnostic->pointer + 1, &end, 10);
+  return *end == '\0' && index < n ? patterns[index] : NULL;
+}
+
+static void answer_bad_pattern(fz_client *client, const fz_request *request, const struct fz_diagnostic *first,
+                               const char *pattern) {
+  const char *message = first ? first->message : "a pattern is wrong";
+
+  /* Some sentences, as that of one which takes too long, have the pattern in them. */
+  if (pattern && !strstr(message, pattern))
+    fz_client_error(client, request->id, FZ_CODE_BAD_PATTERN, first->hint, "pattern '%s': %s", pattern, message);
+  else
+    fz_client_error(client, request->id, FZ_CODE_BAD_PATTERN, first ? first->hint : NULL, "%s", message);
+}
+
 static void answer_patterns(fz_client *client, const fz_request *request, const fz_run *run, int outcome,
-                            const fz_diagnostics *diagnostics) {
+                            const fz_diagnostics *diagnostics, const char *const *patterns) {
   const struct fz_diagnostic *first = fz_diagnostics_first_error(diagnostics);
   const char *message = first ? first->message : "the patterns select nothing";
   const size_t n = fz_params_count(run->params);
@@ -156,7 +180,7 @@ static void answer_patterns(fz_client *client, const fz_request *request, const 
   if (outcome < 0)
     fz_client_error(client, request->id, FZ_CODE_NO_MEMORY, NULL, "out of memory");
   else if (outcome == FZ_PATTERNS_BAD)
-    fz_client_error(client, request->id, FZ_CODE_BAD_PATTERN, first ? first->hint : NULL, "%s", message);
+    answer_bad_pattern(client, request, first, first ? pattern_of(first, patterns, request->n_patterns) : NULL);
   else
     fz_client_error(client, request->id, FZ_CODE_NO_MATCH, first ? first->hint : NULL, "%s in run %s (%zu parameter%s)",
                     message, run->name, n, fz_text_plural(n));
@@ -178,7 +202,7 @@ uint64_t *fz_control_match(fz_client *client, const fz_request *request, const f
     r = fz_patterns_match(run->params, patterns, i, mask, &diagnostics);
   }
   if (r != 0) {
-    answer_patterns(client, request, run, r, &diagnostics);
+    answer_patterns(client, request, run, r, &diagnostics, patterns);
     free(mask);
     mask = NULL;
   }

@@ -23,8 +23,14 @@
 /* Weight of a new measurement of the time that a step takes. */
 #define PACE_WEIGHT 0.3
 
-static void measure_pace(fz_run *run, struct fz_rank *rank, uint64_t step) {
+/* By the step that the rank is at now: a report may have waited, behind others or for this daemon. */
+static void measure_pace(fz_run *run, uint32_t index) {
+  struct fz_rank *rank = &run->ranks[index];
   const uint64_t now = fz_clock_ms();
+  uint64_t step, epoch;
+
+  if (!fz_run_rank_at(run, index, &step, &epoch))
+    return;
 
   if (rank->pace_ms && step > rank->pace_step && now > rank->pace_ms) {
     const double ms = (double)(now - rank->pace_ms) / (double)(step - rank->pace_step);
@@ -69,6 +75,19 @@ static char *describe_flip(const fz_run *run, const uint64_t *before, const uint
   return text;
 }
 
+/* What made the first parameter that differs do so. The plan of another freezerd came without its layers. */
+static char *describe_turn(const fz_run *run, size_t old_row, size_t row) {
+  const uint64_t *before = fz_plan_mask(&run->plan, old_row), *after = fz_plan_mask(&run->plan, row);
+  const struct fz_plan_row *from = &run->plan.rows[old_row], *to = &run->plan.rows[row];
+  size_t index = 0;
+
+  if (run->adopted)
+    return NULL;
+  while (fz_mask_get(before, index) == fz_mask_get(after, index))
+    index++;
+  return fz_explain_turn(run->in_force, index, from->from_step, from->from_epoch, to->from_step, to->from_epoch);
+}
+
 static void tell_flip(fz_run *run, size_t old_row, size_t row) {
   const uint64_t *before = fz_plan_mask(&run->plan, old_row), *after = fz_plan_mask(&run->plan, row);
   const struct fz_mask_delta delta = fz_mask_compare(run->params, before, after);
@@ -82,9 +101,12 @@ static void tell_flip(fz_run *run, size_t old_row, size_t row) {
   if (run->plan.rows[row].from_step > run->plan.rows[old_row].from_step)
     step = run->plan.rows[row].from_step;
   char *names = describe_flip(run, before, after, delta.froze > 0);
-  char *text = fz_text_format("%s %s (%s) by rule", delta.froze ? "froze" : "unfroze", names ? names : "parameters",
-                              fz_text_elements(delta.froze ? delta.froze_elements : delta.unfroze_elements, count));
+  char *turn = describe_turn(run, old_row, row);
+  char *text = fz_text_format("%s %s (%s): %s", delta.froze ? "froze" : "unfroze", names ? names : "parameters",
+                              fz_text_elements(delta.froze ? delta.froze_elements : delta.unfroze_elements, count),
+                              turn ? turn : "as planned");
   free(names);
+  free(turn);
   fz_log_write(&run->core->log, FZ_LOG_INFO, FZ_LOG_ABOUT(.event = "flip", .run = run->name, .gen = run->plan.gen),
                "step %" PRIu64 ": %s", step, text ? text : "a planned flip");
   fz_watch_tell(run->core, FZ_EVENT(.event = "flip", .run = run, .has = FZ_EVENT_GEN | FZ_EVENT_STEP | FZ_EVENT_EPOCH,
@@ -105,7 +127,7 @@ static void tell_flip(fz_run *run, size_t old_row, size_t row) {
   fz_run_note_trainable(run);
 }
 
-static void check_flip(fz_run *run) {
+void fz_progress_look(fz_run *run) {
   if (run->plan.gen == 0)
     return;
   if (run->flip_gen == run->plan.gen) {
@@ -125,7 +147,7 @@ static void check_flip(fz_run *run) {
 static void moved(fz_run *run, struct fz_rank *rank, uint64_t step, uint64_t epoch) {
   rank->step = step;
   rank->epoch = epoch;
-  check_flip(run);
+  fz_progress_look(run);
   fz_publisher_wake(run, step, epoch);
   fz_waits_check(run->core, run);
   if (rank->at_step <= step && rank->trainer)
@@ -133,7 +155,7 @@ static void moved(fz_run *run, struct fz_rank *rank, uint64_t step, uint64_t epo
 }
 
 void fz_progress_step(fz_run *run, uint32_t rank, uint64_t step, uint64_t epoch) {
-  measure_pace(run, &run->ranks[rank], step);
+  measure_pace(run, rank);
   moved(run, &run->ranks[rank], step, epoch);
 }
 

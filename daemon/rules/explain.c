@@ -183,6 +183,20 @@ static void add_turn(fz_strbuf *text, const fz_layers *layers, const struct fz_c
   }
 }
 
+char *fz_explain_turn(const fz_layers *layers, size_t index, uint64_t old_step, uint64_t old_epoch, uint64_t step,
+                      uint64_t epoch) {
+  __attribute__((cleanup(state_unref))) struct fz_lighter_state *state = NULL;
+  struct fz_cause before = { .layer = FZ_LAYER_BASELINE }, after = { .layer = FZ_LAYER_BASELINE };
+  fz_strbuf text = FZ_STRBUF_NULL;
+
+  if (fz_layers_state(layers, old_step, old_epoch, &state) < 0)
+    return NULL;
+  (void)fz_layers_flag(layers, state, old_step, old_epoch, index, &before);
+  (void)fz_layers_flag(layers, state, step, epoch, index, &after);
+  add_turn(&text, layers, &before, &after);
+  return fz_strbuf_take(&text);
+}
+
 /* The first point of one axis at which this parameter's flag is another one. */
 static uint64_t find_flip(const struct explainer *explainer, const struct fz_axis *axis, bool is_step,
                           struct fz_cause *ret_cause) {

@@ -47,6 +47,13 @@ int fz_explain(const fz_layers *layers, size_t index, uint64_t step, uint64_t ep
  */
 char *fz_cause_text(const fz_layers *layers, const struct fz_cause *cause, size_t param);
 
+/**
+ * What turned parameter `index` between two times of one plan: "rule positions ends", "the override of ana begins".
+ * @return an allocated string, NULL when out of memory
+ */
+char *fz_explain_turn(const fz_layers *layers, size_t index, uint64_t old_step, uint64_t old_epoch, uint64_t step,
+                      uint64_t epoch);
+
 /** The next flip of any parameter after (step, epoch), as the layers know it (no horizon). */
 struct fz_upcoming {
   uint64_t step;  /* at this step, if it is reached before `epoch`; FZ_TIME_NEVER: no flip by steps */

@@ -121,8 +121,11 @@ def refusals(t):
     check("hint: freezerctl unpin model.layers.11\n" in result.err, "hint", result)
     said(t.ctl("unpin", "model.layers.11"), "gpt2-ft: unpinned 12 parameters (7.1M); gen 4WAIT\n")
     said(t.ctl("unpin", "model.layers.11"), "gpt2-ft: nothing to do, 12 parameters are not pinned\n")
-    equal(t.ctl("freeze", "re:(").status, 2, "exit status of a bad regular expression")
-    equal(t.ctl("freeze", "model**").status, 2, "exit status of a bad glob")
+    result = t.ctl("freeze", "model.norm", "re:(")
+    equal(result.status, 2, "exit status of a bad regular expression")
+    check(result.err.startswith("freezerctl: pattern 're:(': "), "which of them is bad", result)
+    said(t.ctl("freeze", "model**"), "", "freezerctl: pattern 'model**': '**' must stand between dots\n"
+         "hint: '**' is any number of whole components: 'model.**'\n", 2)
     equal(t.ctl("freeze", "model.layers.1", "!model.layers.2", "-n").status, 0, "an exclusion")
 
 
@@ -311,6 +314,17 @@ def status(t):
     t.trainers([("x", 1, 1)], (0, FOREVER), 1, run="other", quiet=True, step_us=1000)
     daemon.connect().wait_attached("other")
     check("gpt2-ft" in t.ctl().out and "other" in t.ctl().out, "one screen per run")
+    equal(sorted(t.ctl("status", "-q").out.split("\n")), ["", "gpt2-ft", "other"], "-q: names only")
+
+
+@fz.test("an override that has ended: from the first answer after it, with the step and the cause")
+def override_ends(t):
+    start(t)
+    end = t.ctl_json("freeze", "model.layers.4", "--for", "200")["until_step"]
+    equal(t.ctl("wait", "--for", f"step={end + 5}").status, 0, "wait")
+    since = t.ctl_json("explain", "model.layers.4.mlp.c_fc.weight")
+    equal((since["state"], since["since_step"]), ("training", end), "since")
+    check(re.search(r"unfroze model\.layers\.4 \(7\.1M\): the override of \S+ ends\b", t.ctl().out), "cause", t.ctl())
 
 
 @fz.test("status without a daemon: exit 3, and what the segment of a living run says")
