@@ -46,7 +46,7 @@ static void print_ranks(const fz_ctl *ctl, const fz_json *run) {
 
   printf("  %s", fz_paint_on(&ctl->style, paint));
   if (!fz_true_of(run, "live"))
-    printf("ended at gen %s", gen.text);
+    printf("ended");
   else if (ranks < world)
     printf("%llu/%llu ranks attached, gen %s", ranks, world, gen.text);
   else
@@ -312,7 +312,7 @@ static int show_run(const fz_ctl *ctl, fz_conn *conn, const char *name, fz_json_
     if (fz_wants_json(ctl)) {
       fz_write_json(writer, NULL, run);
     } else {
-      if (!first)
+      if (!first && !fz_given(&ctl->options, FZ_OPT_QUIET))
         putchar('\n');
       status = print_run(ctl, run);
     }
