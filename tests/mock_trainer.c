@@ -30,6 +30,7 @@ struct trainer {
   freezer_options_t options;
   const char *params_file, *rules_file;
   uint64_t first_step, end_step;
+  bool has_steps;
   uint64_t began_at;             /* first step, or that of the rewind */
   uint64_t rewind_at, rewind_to; /* rewind_at is the end when there is none */
   unsigned long step_us, begin_delay_ms;
@@ -227,6 +228,9 @@ static void take_option(struct trainer *trainer, enum trainer_option option, con
     break;
   case STEPS:
     pair(name, value, &trainer->first_step, &trainer->end_step);
+    if (trainer->first_step > trainer->end_step)
+      fail_usage(name, value);
+    trainer->has_steps = true;
     break;
   case STEP_US:
     trainer->step_us = number(name, value, 1000000000);
@@ -289,7 +293,7 @@ static void take_arguments(struct trainer *trainer, int argc, char **argv) {
   }
   if (optind < argc)
     fail_usage("argument", argv[optind]);
-  if (!trainer->options.run || !trainer->params_file || trainer->end_step == 0) {
+  if (!trainer->options.run || !trainer->params_file || !trainer->has_steps) {
     fputs("mock_trainer: --run, --params and --steps are needed\nTry 'mock_trainer --help'.\n", stderr);
     exit(EXIT_USAGE);
   }
@@ -312,10 +316,12 @@ static FILE *open_file(const char *path) {
 static void read_param(freezer_param_t *param, char *line) {
   static const char blanks[] = " \t\r\n";
   char *rest, *name = strtok_r(line, blanks, &rest), *elements = strtok_r(NULL, blanks, &rest);
-  const char *flag = strtok_r(NULL, blanks, &rest);
+  const char *flag = strtok_r(NULL, blanks, &rest), *more = strtok_r(NULL, blanks, &rest);
   *param = (freezer_param_t){ .name = need(strdup(name)), .elements = 1, .requires_grad = true };
   if (elements && !parse_number(elements, '\0', &param->elements, NULL))
     fail("no element count", elements);
+  if (more)
+    fail("more than three words on a line", more);
   if (flag && strcmp(flag, "0") != 0 && strcmp(flag, "1") != 0)
     fail("no baseline flag, which is 0 or 1", flag);
   param->requires_grad = !flag || *flag == '1';
