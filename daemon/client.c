@@ -12,13 +12,14 @@
 #include "daemon/pending.h"
 #include "daemon/watchers.h"
 
-int fz_client_new(fz_client **ret_client, fz_core *core, fz_connection *connection) {
+int fz_client_new(fz_client **ret_client, fz_core *core, fz_connection *connection, bool read_only) {
   fz_client *client = calloc(1, sizeof(*client));
 
   if (!client)
     return -ENOMEM;
   client->core = core;
   client->connection = connection;
+  client->read_only = read_only;
   *ret_client = client;
   return 0;
 }

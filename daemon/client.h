@@ -19,6 +19,7 @@ struct fz_client {
   fz_waiter *waiters;
   fz_listing *listings; /* that it has not read to their end */
   size_t n_open;        /* waiters, listings and watchers */
+  bool read_only;       /* it may change nothing */
 };
 
 /** A request that waits: for its change (pending), or for a condition (`wait`). Owned by its client. */
@@ -38,7 +39,7 @@ struct fz_waiter {
 };
 
 /** -ENOMEM. */
-int fz_client_new(fz_client **ret_client, fz_core *core, fz_connection *connection);
+int fz_client_new(fz_client **ret_client, fz_core *core, fz_connection *connection, bool read_only);
 /** Forgets its requests; the changes behind them stay pending. Takes NULL, returns NULL. */
 fz_client *fz_client_free(fz_client *client);
 

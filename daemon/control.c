@@ -52,6 +52,11 @@ void fz_control_line(fz_client *client, const fz_json *root) {
     fz_client_send(client);
     return;
   }
+  if (client->read_only && fz_op_is_change(request.op) && !request.dry_run) {
+    fz_client_error(client, request.id, FZ_CODE_PERMISSION, "freezerctl --socket PATH, or $FREEZER_SOCKET",
+                    "this socket is for looking only: changes are made at %s", client->core->socket);
+    return;
+  }
   ops[request.op](client, &request);
 }
 

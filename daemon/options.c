@@ -3,16 +3,28 @@
 
 #include <errno.h>
 #include <getopt.h>
+#include <grp.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "daemon/options.h"
 
-enum { OPT_SOCKET = 256, OPT_STATE_DIR, OPT_RULES, OPT_LOG_LEVEL, OPT_LOG_FORMAT, OPT_READY_FD };
+enum {
+  OPT_SOCKET = 256,
+  OPT_SOCKET_GROUP,
+  OPT_SOCKET_RO,
+  OPT_STATE_DIR,
+  OPT_RULES,
+  OPT_LOG_LEVEL,
+  OPT_LOG_FORMAT,
+  OPT_READY_FD
+};
 
 static const struct option long_options[] = {
   { "socket", required_argument, NULL, OPT_SOCKET },
+  { "socket-group", required_argument, NULL, OPT_SOCKET_GROUP },
+  { "socket-ro", required_argument, NULL, OPT_SOCKET_RO },
   { "state-dir", required_argument, NULL, OPT_STATE_DIR },
   { "rules", required_argument, NULL, OPT_RULES },
   { "log-level", required_argument, NULL, OPT_LOG_LEVEL },
@@ -32,6 +44,9 @@ static const char help[] =
   "Options:\n"
   "      --socket PATH       listen here [$FREEZER_SOCKET, $XDG_RUNTIME_DIR/freezer/freezerd.sock,\n"
   "                          /tmp/freezer-UID/freezerd.sock]\n"
+  "      --socket-group GROUP\n"
+  "                          serve the members of this group, too: the socket is 0660 and the group's\n"
+  "      --socket-ro PATH    listen there as well, for those who may look and change nothing\n"
   "      --state-dir DIR     keep what must survive a restart here, none: nowhere\n"
   "                          [$FREEZER_STATE_DIR, $XDG_STATE_HOME/freezer, ~/.local/state/freezer]\n"
   "      --rules FILE        YAML or JSON rules for runs that have none of their own\n"
@@ -59,6 +74,23 @@ static int read_fd(const char *text, int *ret_fd) {
   return 0;
 }
 
+/** A name or a number, as chown(1) takes them: the name wins. */
+static int read_group(const char *text, gid_t *ret_group) {
+  const struct group *entry = getgrnam(text);
+  char *end;
+
+  if (entry) {
+    *ret_group = entry->gr_gid;
+    return 0;
+  }
+  errno = 0;
+  const unsigned long value = strtoul(text, &end, 10);
+  if (errno || *text < '0' || *text > '9' || *end || value >= FZ_NO_GROUP)
+    return -EINVAL;
+  *ret_group = (gid_t)value;
+  return 0;
+}
+
 static int read_level(const char *text, FILE *err, fz_options *options) {
   if (fz_log_parse_level(text, &options->log_level) < 0)
     return bad(err, "no such log level", text, "error, warning, notice, info or debug");
@@ -71,6 +103,15 @@ static int read_option(int option, const char *value, FILE *out, FILE *err, fz_o
     if (!*value)
       return bad(err, "no path for --socket:", value, "leave the option out for the usual place");
     options->socket = value;
+    return 0;
+  case OPT_SOCKET_GROUP:
+    if (read_group(value, &options->group) < 0)
+      return bad(err, "no such group", value, "--socket-group takes the name or the number of a group");
+    return 0;
+  case OPT_SOCKET_RO:
+    if (!*value)
+      return bad(err, "no path for --socket-ro:", value, "leave the option out for one socket");
+    options->socket_ro = value;
     return 0;
   case OPT_STATE_DIR:
     if (!*value)
@@ -109,7 +150,7 @@ static const char *environment(const char *name) {
 }
 
 int fz_options_parse(int argc, char **argv, FILE *out, FILE *err, fz_options *ret_options) {
-  fz_options options = { .log_level = FZ_LOG_INFO, .log_format = FZ_LOG_AUTO, .ready_fd = -1 };
+  fz_options options = { .group = FZ_NO_GROUP, .log_level = FZ_LOG_INFO, .log_format = FZ_LOG_AUTO, .ready_fd = -1 };
   const char *level = environment("FREEZER_LOG");
   int option, r;
 

@@ -6,10 +6,13 @@
 #include <stdio.h>
 
 #include "daemon/log.h"
+#include "protocol/sockpath.h"
 
 /** Strings are borrowed from argv or the environment. */
 typedef struct fz_options {
   const char *socket;    /* NULL: $FREEZER_SOCKET or the usual places */
+  const char *socket_ro; /* a second socket, on which nothing can be changed; NULL: none */
+  gid_t group;           /* whose members are served besides; FZ_NO_GROUP */
   const char *state_dir; /* NULL: the usual place */
   bool no_state;         /* --state-dir none */
   const char *rules;     /* a rules file, or NULL */

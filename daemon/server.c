@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <uv.h>
 
@@ -26,12 +27,22 @@
 static const int stop_signals[] = { SIGTERM, SIGINT, SIGHUP };
 #define N_SIGNALS (sizeof(stop_signals) / sizeof(*stop_signals))
 
+/** A socket that peers come in by. */
+struct door {
+  uv_poll_t poll;
+  fz_server *server;
+  const fz_listener *listener;
+  bool read_only;
+};
+
+#define N_DOORS 2
+
 struct fz_server {
   uv_loop_t loop;
   fz_core *core;
-  int listen_fd;
+  gid_t group;
   int spare_fd; /* given up for a moment when there are no descriptors left, so that a peer can be told */
-  uv_poll_t listener;
+  struct door doors[N_DOORS];
   uv_signal_t signals[N_SIGNALS];
   uv_timer_t timer;    /* the earliest of the core's */
   uv_timer_t watchdog; /* the service manager's */
@@ -55,7 +66,7 @@ static void turn_away(fz_server *server, int fd, enum fz_code code, const char *
   const char *line;
   size_t length;
 
-  fz_answer_error(&server->core->writer, NULL, code, message, NULL);
+  fz_write_refusal(&server->core->writer, code, message);
   /* A fresh socket takes one line; if it does not, the peer sees only the end. */
   if (fz_writer_line(&server->core->writer, &line, &length) == 0 && send(fd, line, length, MSG_NOSIGNAL) < 0)
     fz_log_write(&server->core->log, FZ_LOG_DEBUG, FZ_LOG_ABOUT(.event = "peer"), "a peer left before it was told");
@@ -63,26 +74,42 @@ static void turn_away(fz_server *server, int fd, enum fz_code code, const char *
   close(fd);
 }
 
-static void welcome(fz_server *server, int fd) {
+/** Names who is served and who came, with what the socket itself says, so that either side can be put right. */
+static void refuse_stranger(const struct door *door, int fd, const struct fz_peer *peer) {
+  fz_server *server = door->server;
+  const fz_core *core = server->core;
+  struct stat st = { 0 };
+  char text[400], members[60] = "";
+
+  if (server->group != FZ_NO_GROUP)
+    snprintf(members, sizeof(members), ", members of group %lu", (unsigned long)server->group);
+  (void)lstat(door->listener->path, &st); /* what it cannot say is 0 */
+  snprintf(
+    text, sizeof(text),
+    "this freezerd serves uid %lu%s and root (its socket has uid %lu, gid %lu, mode %04o); you are uid %lu, gid %lu",
+    (unsigned long)core->uid, members, (unsigned long)st.st_uid, (unsigned long)st.st_gid,
+    (unsigned)(st.st_mode & 07777), (unsigned long)peer->uid, (unsigned long)peer->gid);
+  fz_log_write(&core->log, FZ_LOG_WARNING, FZ_LOG_ABOUT(.event = "peer", .peer = peer),
+               "refused a connection of uid %lu, gid %lu", (unsigned long)peer->uid, (unsigned long)peer->gid);
+  turn_away(server, fd, FZ_CODE_PERMISSION, text);
+}
+
+static void welcome(const struct door *door, int fd) {
+  fz_server *server = door->server;
   fz_core *core = server->core;
   fz_connection *connection;
   fz_session *session;
-  struct fz_peer peer;
-  char text[200];
+  struct fz_peer peer = { .uid = (uid_t)-1, .gid = (gid_t)-1 };
 
-  if (fz_peer_get(fd, &peer) < 0 || !fz_peer_is_allowed(fd, &peer, FZ_NO_GROUP)) {
-    snprintf(text, sizeof(text), "this freezerd serves uid %lu and root; you are uid %lu", (unsigned long)core->uid,
-             (unsigned long)peer.uid);
-    fz_log_write(&core->log, FZ_LOG_WARNING, FZ_LOG_ABOUT(.event = "peer", .peer = &peer),
-                 "refused a connection of uid %lu", (unsigned long)peer.uid);
-    turn_away(server, fd, FZ_CODE_PERMISSION, text);
+  if (fz_peer_get(fd, &peer) < 0 || !fz_peer_is_allowed(fd, &peer, server->group)) {
+    refuse_stranger(door, fd, &peer);
     return;
   }
   if (server->n_sessions >= FZ_CONNECTIONS_MAX) {
     turn_away(server, fd, FZ_CODE_TOO_MANY, "freezerd has too many connections");
     return;
   }
-  if (fz_session_new(&session, core, session_ended, server) < 0) {
+  if (fz_session_new(&session, core, door->read_only, session_ended, server) < 0) {
     turn_away(server, fd, FZ_CODE_NO_MEMORY, "freezerd is out of memory");
     return;
   }
@@ -99,33 +126,35 @@ static void welcome(fz_server *server, int fd) {
 }
 
 /** No descriptor is left: the spare one is used to take the connection off the queue, or the loop would spin. */
-static void accept_with_spare(fz_server *server) {
+static void accept_with_spare(const struct door *door) {
+  fz_server *server = door->server;
+
   fz_log_write(&server->core->log, FZ_LOG_ERROR, FZ_LOG_ABOUT(.event = "peer"),
                "out of descriptors: a connection is turned away");
   if (server->spare_fd < 0)
     return;
   close(server->spare_fd);
-  const int fd = accept4(server->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+  const int fd = accept4(door->listener->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
   if (fd >= 0)
     turn_away(server, fd, FZ_CODE_TOO_MANY, "freezerd is out of descriptors");
   server->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
 }
 
 static void on_connect(uv_poll_t *poll, int status, int events) {
-  fz_server *server = poll->data;
+  const struct door *door = poll->data;
 
   (void)events;
   if (status < 0) {
-    fz_log_write(&server->core->log, FZ_LOG_ERROR, FZ_LOG_ABOUT(.event = "peer"), "cannot accept connections: %s",
+    fz_log_write(&door->server->core->log, FZ_LOG_ERROR, FZ_LOG_ABOUT(.event = "peer"), "cannot accept connections: %s",
                  uv_strerror(status));
     return;
   }
   for (int i = 0; i < ACCEPTS_PER_TURN; i++) {
-    const int fd = accept4(server->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    const int fd = accept4(door->listener->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd >= 0) {
-      welcome(server, fd);
+      welcome(door, fd);
     } else if (errno == EMFILE || errno == ENFILE) {
-      accept_with_spare(server);
+      accept_with_spare(door);
       return;
     } else if (errno != EINTR && errno != ECONNABORTED) {
       return;
@@ -166,8 +195,14 @@ static void close_handle(uv_handle_t *handle) {
     uv_close(handle, NULL);
 }
 
+static void close_doors(fz_server *server) {
+  for (size_t i = 0; i < N_DOORS; i++)
+    if (server->doors[i].server)
+      close_handle((uv_handle_t *)&server->doors[i].poll);
+}
+
 static void close_own_handles(fz_server *server) {
-  close_handle((uv_handle_t *)&server->listener);
+  close_doors(server);
   close_handle((uv_handle_t *)&server->timer);
   close_handle((uv_handle_t *)&server->watchdog);
   close_handle((uv_handle_t *)&server->stopping);
@@ -187,7 +222,7 @@ static void stop(fz_server *server) {
     return;
   server->stops = true;
   (void)fz_systemd_notify("STOPPING=1");
-  close_handle((uv_handle_t *)&server->listener);
+  close_doors(server);
   for (fz_session *session = server->sessions; session; session = fz_session_next(session))
     fz_session_stop(session);
   uv_timer_start(&server->stopping, on_stop_timeout, STOP_MS, 0);
@@ -206,13 +241,39 @@ static void on_signal(uv_signal_t *handle, int number) {
 
 /* ---------------------------------------------------------------------------------------------------------------- life */
 
-static int init_handles(fz_server *server) {
-  const uint64_t watchdog_ms = fz_systemd_watchdog_ms();
-  int r = uv_poll_init(&server->loop, &server->listener, server->listen_fd);
+static int init_door(fz_server *server, struct door *door, const fz_listener *listener) {
+  const int r = uv_poll_init(&server->loop, &door->poll, listener->fd);
 
   if (r < 0)
     return r;
-  server->listener.data = server->timer.data = server->watchdog.data = server->stopping.data = server;
+  door->poll.data = door;
+  door->server = server;
+  door->listener = listener;
+  return 0;
+}
+
+static int open_doors(fz_server *server) {
+  int r = 0;
+
+  for (size_t i = 0; r == 0 && i < N_DOORS; i++)
+    if (server->doors[i].server)
+      r = uv_poll_start(&server->doors[i].poll, UV_READABLE, on_connect);
+  return r;
+}
+
+static int init_handles(fz_server *server, const fz_listener *listener, const fz_listener *read_only) {
+  const uint64_t watchdog_ms = fz_systemd_watchdog_ms();
+  int r = init_door(server, &server->doors[0], listener);
+
+  if (r == 0 && read_only->fd >= 0) {
+    server->doors[1].read_only = true;
+    r = init_door(server, &server->doors[1], read_only);
+  }
+  if (r < 0) {
+    close_doors(server);
+    return r;
+  }
+  server->timer.data = server->watchdog.data = server->stopping.data = server;
   (void)uv_timer_init(&server->loop, &server->timer);
   (void)uv_timer_init(&server->loop, &server->watchdog);
   (void)uv_timer_init(&server->loop, &server->stopping);
@@ -223,7 +284,7 @@ static int init_handles(fz_server *server) {
   for (size_t i = 0; r == 0 && i < N_SIGNALS; i++)
     r = uv_signal_start(&server->signals[i], on_signal, stop_signals[i]);
   if (r == 0)
-    r = uv_poll_start(&server->listener, UV_READABLE, on_connect);
+    r = open_doors(server);
   if (r == 0 && watchdog_ms > 0)
     r = uv_timer_start(&server->watchdog, on_watchdog, watchdog_ms, watchdog_ms);
   if (r < 0)
@@ -231,17 +292,18 @@ static int init_handles(fz_server *server) {
   return r;
 }
 
-int fz_server_new(fz_server **ret_server, fz_core *core, const fz_listener *listener) {
+int fz_server_new(fz_server **ret_server, fz_core *core, const fz_listener *listener, const fz_listener *read_only,
+                  gid_t group) {
   fz_server *server = calloc(1, sizeof(*server));
 
   if (!server)
     return -ENOMEM;
   server->core = core;
-  server->listen_fd = listener->fd;
+  server->group = group;
   server->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
   int r = uv_loop_init(&server->loop);
   if (r == 0) {
-    r = init_handles(server);
+    r = init_handles(server, listener, read_only);
     if (r < 0) {
       uv_run(&server->loop, UV_RUN_DEFAULT);
       (void)uv_loop_close(&server->loop);

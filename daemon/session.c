@@ -15,17 +15,19 @@ struct fz_session {
   fz_connection *connection;
   fz_trainer *trainer;
   fz_client *client;
+  bool read_only;
   void (*ended)(fz_session *session, void *user);
   void *user;
 };
 
-int fz_session_new(fz_session **ret_session, fz_core *core, void (*ended)(fz_session *session, void *user),
-                   void *user) {
+int fz_session_new(fz_session **ret_session, fz_core *core, bool read_only,
+                   void (*ended)(fz_session *session, void *user), void *user) {
   fz_session *session = calloc(1, sizeof(*session));
 
   if (!session)
     return -ENOMEM;
   session->core = core;
+  session->read_only = read_only;
   session->ended = ended;
   session->user = user;
   *ret_session = session;
@@ -72,8 +74,12 @@ static int become(fz_session *session, const fz_json *root) {
   if (session->trainer || session->client)
     return 0;
   if (fz_is_request(root))
-    return fz_client_new(&session->client, session->core, session->connection);
-  return fz_trainer_new(&session->trainer, session->core, session->connection);
+    return fz_client_new(&session->client, session->core, session->connection, session->read_only);
+  const int r = fz_trainer_new(&session->trainer, session->core, session->connection);
+  if (r == 0 && session->read_only)
+    fz_trainer_refuse(session->trainer, true, FZ_CODE_PERMISSION,
+                      "this socket is for looking only: a trainer attaches at %s", session->core->socket);
+  return r;
 }
 
 static void on_line(void *user, char *line, size_t length) {

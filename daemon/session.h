@@ -12,10 +12,12 @@ extern const struct fz_connection_events fz_session_events;
 
 /**
  * A session for a connection that is about to be made; fz_session_start() must follow, or fz_session_free().
- * @param ended  called when it is over, before it frees itself
+ * @param read_only  the peer may ask and watch; it is refused as a trainer, and what would change something is, too
+ * @param ended      called when it is over, before it frees itself
  * @return 0 or -ENOMEM
  */
-int fz_session_new(fz_session **ret_session, fz_core *core, void (*ended)(fz_session *session, void *user), void *user);
+int fz_session_new(fz_session **ret_session, fz_core *core, bool read_only,
+                   void (*ended)(fz_session *session, void *user), void *user);
 void fz_session_start(fz_session *session, fz_connection *connection);
 fz_session *fz_session_free(fz_session *session);
 

@@ -151,15 +151,15 @@ static void say_ready(const fz_core *core, int ready_fd) {
     close(ready_fd);
 }
 
-static int serve(fz_core *core, const fz_listener *listener, int ready_fd) {
+static int serve(fz_core *core, const fz_listener *listener, const fz_listener *read_only, const fz_options *options) {
   fz_server *server = NULL;
-  int r = fz_server_new(&server, core, listener);
+  int r = fz_server_new(&server, core, listener, read_only, options->group);
 
   if (r < 0) {
     fz_log_write(&core->log, FZ_LOG_ERROR, FZ_LOG_ABOUT(.event = "daemon"), "cannot serve: %s", strerror(-r));
     return FZ_EXIT_FAILED;
   }
-  say_ready(core, ready_fd);
+  say_ready(core, options->ready_fd);
   r = fz_server_run(server);
   const int closed = fz_server_free(server);
   if (closed < 0)
@@ -167,17 +167,32 @@ static int serve(fz_core *core, const fz_listener *listener, int ready_fd) {
   return r < 0 || closed < 0 ? FZ_EXIT_FAILED : FZ_EXIT_OK;
 }
 
-static int listen_and_serve(fz_core *core, const fz_options *options, const char *state_dir) {
-  fz_listener listener = FZ_LISTENER_NULL;
+/** Opens both sockets, or none. */
+static int open_listeners(const fz_core *core, const fz_options *options, fz_listener *listener,
+                          fz_listener *read_only) {
   char reason[512] = "";
-  int r = fz_listener_open(&listener, options->socket, FZ_NO_GROUP, reason, sizeof(reason));
+  int r = fz_listener_open(listener, options->socket, options->group, reason, sizeof(reason));
 
-  if (r != 0) {
-    fz_log_write(&core->log, FZ_LOG_ERROR, FZ_LOG_ABOUT(.event = "daemon"), "%s", *reason ? reason : strerror(-r));
-    return r == -EACCES || r == -EPERM ? FZ_EXIT_PERMISSION : FZ_EXIT_FAILED;
+  if (r == 0 && options->socket_ro) {
+    r = fz_listener_open(read_only, options->socket_ro, options->group, reason, sizeof(reason));
+    if (r != 0)
+      fz_listener_close(listener);
   }
+  if (r == 0)
+    return FZ_EXIT_OK;
+  fz_log_write(&core->log, FZ_LOG_ERROR, FZ_LOG_ABOUT(.event = "daemon"), "%s", *reason ? reason : strerror(-r));
+  return r == -EACCES || r == -EPERM ? FZ_EXIT_PERMISSION : FZ_EXIT_FAILED;
+}
+
+static int listen_and_serve(fz_core *core, const fz_options *options, const char *state_dir) {
+  fz_listener listener = FZ_LISTENER_NULL, read_only = FZ_LISTENER_NULL;
+  int r = open_listeners(core, options, &listener, &read_only);
+
+  if (r != FZ_EXIT_OK)
+    return r;
   const int lock_fd = lock_state_dir(&core->log, state_dir);
   if (lock_fd < 0) {
+    fz_listener_close(&read_only);
     fz_listener_close(&listener);
     return FZ_EXIT_FAILED;
   }
@@ -186,7 +201,8 @@ static int listen_and_serve(fz_core *core, const fz_options *options, const char
     fz_log_write(&core->log, FZ_LOG_ERROR, FZ_LOG_ABOUT(.event = "daemon"), "%s", strerror(-r));
   else
     fz_adopt_clean(core);
-  r = r < 0 ? FZ_EXIT_FAILED : serve(core, &listener, options->ready_fd);
+  r = r < 0 ? FZ_EXIT_FAILED : serve(core, &listener, &read_only, options);
+  fz_listener_close(&read_only);
   fz_listener_close(&listener);
   if (lock_fd > 0)
     close(lock_fd);

@@ -412,3 +412,12 @@ void fz_write_version_mismatch(fz_json_writer *writer, const uint64_t *id, uint6
   fz_write_integer(writer, "protocol", FZ_PROTOCOL_VERSION);
   fz_write_end_object(writer);
 }
+
+void fz_write_refusal(fz_json_writer *writer, enum fz_code code, const char *message) {
+  fz_write_begin_object(writer, NULL);
+  fz_write_string(writer, "type", layouts[FZ_MESSAGE_ERROR].name);
+  fz_write_bool(writer, "ok", false);
+  encode_error(writer, &(struct fz_error){ .code = fz_code_name(code), .message = message });
+  fz_write_bool(writer, "close", true);
+  fz_write_end_object(writer);
+}

@@ -199,5 +199,10 @@ size_t fz_params_encode(fz_json_writer *writer, const fz_params *params, size_t 
 
 /** Writes the answer to a peer of another version, the one form that all versions read. */
 void fz_write_version_mismatch(fz_json_writer *writer, const uint64_t *id, uint64_t theirs);
+/**
+ * A whole line for a peer that is turned away before it has said what it is: an error to a trainer, and an answer without
+ * an id to a control client.
+ */
+void fz_write_refusal(fz_json_writer *writer, enum fz_code code, const char *message);
 
 #endif

@@ -145,6 +145,19 @@ static int explain_refused(struct fz_socket_candidate *candidate) {
   return settle(candidate, FZ_SOCKET_STALE, -ECONNREFUSED);
 }
 
+/* Who may, and who asks; a socket that cannot even be looked at is in a folder that cannot be entered. */
+static int explain_denied(struct fz_socket_candidate *candidate, int error) {
+  const long uid = (long)geteuid();
+  const long gid = (long)getegid();
+  struct stat found;
+  if (stat(candidate->path, &found) == 0)
+    say(candidate->reason, sizeof(candidate->reason), "it has uid %ld, gid %ld, mode %04o; you are uid %ld, gid %ld",
+        (long)found.st_uid, (long)found.st_gid, (unsigned)(found.st_mode & 07777), uid, gid);
+  else
+    say(candidate->reason, sizeof(candidate->reason), "its folder cannot be entered by uid %ld, gid %ld", uid, gid);
+  return settle(candidate, FZ_SOCKET_DENIED, error);
+}
+
 static int explain_failure(struct fz_socket_candidate *candidate, int error) {
   switch (error) {
   case -ENOENT:
@@ -158,8 +171,7 @@ static int explain_failure(struct fz_socket_candidate *candidate, int error) {
     return settle(candidate, FZ_SOCKET_BUSY, error);
   case -EACCES:
   case -EPERM:
-    say(candidate->reason, sizeof(candidate->reason), "no permission for uid %ld", (long)geteuid());
-    return settle(candidate, FZ_SOCKET_DENIED, error);
+    return explain_denied(candidate, error);
   default:
     say(candidate->reason, sizeof(candidate->reason), "%s", strerror(-error));
     return settle(candidate, FZ_SOCKET_FAILED, error);

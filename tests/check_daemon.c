@@ -43,12 +43,16 @@ static char program[] = "freezerd";
 START_TEST(options_all)
 {
   char socket[] = "--socket=/s", state[] = "--state-dir", dir[] = "/d", rules[] = "--rules=r.yaml";
+  char group[] = "--socket-group=4711", ro[] = "--socket-ro=/ro";
   char level[] = "--log-level=debug", form[] = "--log-format", json[] = "json", ready[] = "--ready-fd=7";
   char *out, *err;
   fz_options options;
 
-  ck_assert_int_eq(PARSE(&options, &out, &err, program, socket, state, dir, rules, level, form, json, ready), 0);
+  ck_assert_int_eq(PARSE(&options, &out, &err, program, socket, state, dir, rules, level, form, json, ready, group, ro),
+                   0);
   ck_assert_str_eq(options.socket, "/s");
+  ck_assert_str_eq(options.socket_ro, "/ro");
+  ck_assert_uint_eq(options.group, 4711);
   ck_assert_str_eq(options.state_dir, "/d");
   ck_assert_str_eq(options.rules, "r.yaml");
   ck_assert_int_eq(options.log_level, FZ_LOG_DEBUG);

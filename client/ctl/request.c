@@ -267,6 +267,8 @@ static int send_request(fz_conn *conn) {
   while (length > 0) {
     size_t sent = 0;
     const int sending = fz_send(conn->fd, line, length, -1, &sent);
+    if (sending == -EPIPE || sending == -ECONNRESET)
+      return 0; /* what freezerd said before it closed is still there to be read */
     if (sending < 0)
       return say_gone(conn, -sending);
     if (sending == FZ_IO_AGAIN) {

@@ -1,0 +1,146 @@
+# security.py - who is served by whom: users, groups, the read-only socket; folders and files that others could touch.
+import os
+import stat
+import subprocess
+
+import fz
+from fz import check, equal
+from rank import Rank
+
+FOREVER = 10**9
+NOBODY, GROUP, OTHER_UID = 65534, 54321, 54322
+PARAMS = [("a.weight", 10, 1), ("a.bias", 1, 1), ("b.weight", 10, 1)]
+
+
+def need_root():
+    if os.geteuid() != 0:
+        raise fz.Skip("only root can become somebody else")
+
+
+def ctl_as(t, uid, gid, *words, groups=()):
+    """freezerctl as somebody else."""
+    done = subprocess.run([fz.FREEZERCTL, *words], capture_output=True, text=True, timeout=fz.seconds(30), env=t.env,
+                          user=uid, group=gid, extra_groups=list(groups), check=False)
+    return fz.Result(done)
+
+
+def reachable(t):
+    """Others may enter the scene's folder; what is in it has modes of its own. Skips where they cannot run our programs."""
+    os.chmod(t.root, 0o755)
+    for path in (fz.FREEZERCTL, fz.MOCK_TRAINER):
+        folder = os.path.realpath(path)
+        while folder != "/":
+            if not os.stat(folder).st_mode & 0o001:
+                raise fz.Skip(f"others cannot enter {folder}, and so not run freezerctl")
+            folder = os.path.dirname(folder)
+
+
+def refused_start(t, *options, status=None, words=(), env=None):
+    """A freezerd that does not start, and says why in one line that has these words."""
+    daemon = fz.Daemon(t, t.unique("refused"), *options, wait_ready=False, env=env)
+    got = daemon.wait()
+    check(got not in (0, None) and got > 0 and (status is None or got == status), f"exit status {got}", daemon.errors())
+    for word in words:
+        check(word in daemon.errors(), f"no '{word}' in what it says", daemon.errors())
+    return daemon.errors()
+
+
+def mode(path):
+    return stat.S_IMODE(os.lstat(path).st_mode)
+
+
+# --- who is served ---
+
+
+@fz.test("another uid is refused with a sentence that names both sides; freezerctl exits 5, by mode and by credentials")
+def stranger(t):
+    need_root()
+    t.daemon()
+    reachable(t)
+    result = ctl_as(t, NOBODY, NOBODY, "status")
+    equal(result.status, 5, f"exit status of one whom the mode keeps out {result!r}")
+    for word in ("uid 0", "gid 0", "0600", f"uid {NOBODY}", f"gid {NOBODY}"):
+        check(word in result.err, f"no '{word}'", result)
+    os.chmod(t.socket, 0o666)
+    for verb in (("status",), ("freeze", "a"), ("watch",), ("ping",)):
+        result = ctl_as(t, NOBODY, NOBODY, *verb)
+        equal(result.status, 5, f"exit status of {verb}, of one whom the mode lets in {result!r}")
+        for word in ("uid 0", "gid 0", "0666", f"uid {NOBODY}", f"gid {NOBODY}"):
+            check(word in result.err, f"{verb}: no '{word}'", result)
+
+
+@fz.test("--socket-group: 0660 and the group's; members by primary and by supplementary group are served, others not")
+def group(t):
+    need_root()
+    daemon = t.daemon("--socket-group", str(GROUP))
+    reachable(t)
+    found = os.stat(t.socket)
+    equal((found.st_uid, found.st_gid, mode(t.socket)), (0, GROUP, 0o660), "owner, group and mode of the socket")
+    rank = t.trainer(PARAMS, (0, FOREVER), step_us=300)
+    daemon.connect().wait_attached()
+    for gid, groups in ((GROUP, ()), (NOBODY, (GROUP,)), (NOBODY, (7, GROUP, 9))):
+        result = ctl_as(t, OTHER_UID, gid, "freeze", "a", "--yes", groups=groups)
+        equal(result.status, 0, f"freeze by a member: gid {gid}, groups {groups} {result!r}")
+        equal(ctl_as(t, OTHER_UID, gid, "auto", "a", groups=groups).status, 0, "and back")
+    check(rank.alive(), "the trainer died")
+    result = ctl_as(t, OTHER_UID, NOBODY, "status", groups=(7, 9))
+    equal(result.status, 5, f"no member {result!r}")
+    os.chmod(t.socket, 0o666)
+    result = ctl_as(t, OTHER_UID, NOBODY, "status", groups=(7, 9))
+    equal(result.status, 5, f"no member, let in by the mode {result!r}")
+    check(f"members of group {GROUP}" in result.err, "whom it serves", result)
+
+
+@fz.test("--socket-group of a group that is not there: exit 2, with a hint")
+def no_group(t):
+    refused_start(t, "--socket", t.socket, "--socket-group", "no such group", status=2, words=("no such group", "hint:"))
+    refused_start(t, "--socket", t.socket, "--socket-group", str(2**32 - 1), status=2, words=("hint:",))
+
+
+@fz.test("--socket-ro: queries, watch, wait and dry runs; changes and trainers are refused and told where to go")
+def read_only(t):
+    ro = t.path("ro")
+    daemon = t.daemon("--socket-ro", ro)
+    equal((mode(ro), mode(t.socket)), (0o600, 0o600), "modes")
+    t.trainer(PARAMS, (0, FOREVER), step_us=300)
+    control, looking = daemon.connect(), fz.Control(ro)
+    control.wait_attached()
+    for op, fields in (("ping", {}), ("runs", {}), ("status", {}), ("list", {}), ("explain", {"param": "a.bias"}),
+                       ("is_frozen", {"patterns": ["a"]}), ("watch", {}), ("wait", {"for": "attached"}),
+                       ("freeze", {"patterns": ["b"], "dry_run": True})):
+        looking.require(op, **fields)
+    rules = {"version": 1, "rules": [{"freeze": ["a"]}]}
+    for op, fields in (("freeze", {"patterns": ["a"]}), ("unfreeze", {"patterns": ["a"]}), ("auto", {"patterns": ["a"]}),
+                       ("pin", {"patterns": ["a"]}), ("unpin", {"patterns": ["a"]}), ("rules_load", {"rules": rules}),
+                       ("rules_unload", {})):
+        error = looking.ask(op, **fields, yes=True).get("error", {})
+        equal(error.get("code"), "permission", f"code of {op} {error}")
+        check(t.socket in error["message"], "where to go", error)
+    equal(control.require("list", why="override")["params"], [], "overrides after all that was refused")
+    result = t.ctl("freeze", "a", "--yes", "--socket", ro)
+    equal(result.status, 5, f"exit status of freezerctl {result!r}")
+    control.change("freeze", "a.bias")
+    check(fz.wait_until(lambda: looking.events or looking.ask("ping") and looking.events, "an event"), "no event")
+    here, t.socket = t.socket, ro
+    rank = Rank(t, run="other")
+    error = rank.expect("error")
+    equal((error["error"]["code"], error["close"]), ("permission", True), "what a trainer is told")
+    check(here in error["error"]["message"] and rank.line() is None, "where to go, and the end", error)
+    t.socket = here
+    equal([r["name"] for r in control.require("runs")["runs"]], ["run"], "runs")
+    equal(daemon.terminate(), 0, "exit status")
+    check(not os.path.exists(ro) and not os.path.exists(ro + ".lock"), "the second socket is left")
+
+
+@fz.test("--socket-ro that another freezerd has, or that is the main one: it does not start, and leaves no socket")
+def read_only_taken(t):
+    first = t.daemon("--socket-ro", t.path("ro"))
+    refused_start(t, "--state-dir", "none", "--socket", t.path("s2"), "--socket-ro", t.path("ro"),
+                  words=(t.path("ro"), str(first.pid)))
+    check(not os.path.exists(t.path("s2")) and not os.path.exists(t.path("s2.lock")), "a socket is left")
+    refused_start(t, "--state-dir", "none", "--socket", t.path("s3"), "--socket-ro", t.path("s3"), words=(t.path("s3"),))
+    check(not os.path.exists(t.path("s3")), "a socket is left")
+
+
+if __name__ == "__main__":
+    fz.main()
