@@ -239,6 +239,18 @@ START_TEST(user_pins)
 }
 END_TEST
 
+/* What a restart does with a pin: its patterns are resolved again, less what is noted as dropped. */
+START_TEST(a_pin_that_got_only_a_part_stays_one)
+{
+  ck_assert_int_eq(pin_as("m.0.b", FZ_PIN_FROZEN, NULL), 0);
+  ck_assert_int_eq(pin_as("m.0", FZ_PIN_TRAINING, NULL), 0);
+  const struct fz_pin *pin = fz_layers_pin(layers, 1);
+  ck_assert_uint_eq(pin->matches, 1);
+  ck_assert_uint_eq(pin->n_dropped, 1);
+  ck_assert_str_eq(pin->dropped[0], "name:m.0.b");
+}
+END_TEST
+
 START_TEST(the_rules_pin)
 {
   struct fz_change_counts counts;
@@ -613,6 +625,7 @@ Suite *fz_suite(void) {
                                    baseline_is_thawed_on_purpose_only,
                                    the_trainer_pins,
                                    user_pins,
+                                   a_pin_that_got_only_a_part_stays_one,
                                    the_rules_pin,
                                    a_clone_is_its_own,
                                    toggling_for_ever,

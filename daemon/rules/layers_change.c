@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "daemon/rules/layers_internal.h"
+#include "daemon/rules/strbuf.h"
 #include "protocol/limits.h"
 #include "protocol/mask.h"
 
@@ -269,19 +270,63 @@ int fz_layers_drop_overrides(fz_layers *layers, const char *const *patterns, siz
   return r;
 }
 
+static void free_texts(char **texts) {
+  for (size_t i = 0; texts[i]; i++)
+    free(texts[i]);
+  free(texts);
+}
+
+/*
+ * Selectors of what a request asked for and did not get, NULL-terminated: they are noted as dropped, so that the pin
+ * reaches no further when its patterns are resolved again (after a restart of freezerd) and what stood in its way is
+ * gone. FZ_CHANGE_FULL: too many to note.
+ */
+static int name_refused(const fz_layers *layers, const uint64_t *asked, const uint64_t *got, char ***ret_names,
+                        size_t *ret_n) {
+  size_t refused = 0, n = 0;
+  for (size_t w = 0; w < layers->words; w++)
+    refused += (size_t)__builtin_popcountll(asked[w] & ~got[w]);
+  if (refused > FZ_PATTERNS_MAX)
+    return FZ_CHANGE_FULL;
+  char **names = (char **)calloc(refused + 1, sizeof(*names));
+  if (!names)
+    return -ENOMEM;
+  for (size_t i = fz_mask_next(asked, layers->n, 0); i < layers->n; i = fz_mask_next(asked, layers->n, i + 1)) {
+    if (fz_mask_get(got, i))
+      continue;
+    names[n] = fz_format("name:%s", fz_params_get(layers->params, i)->name);
+    if (!names[n]) {
+      free_texts(names);
+      return -ENOMEM;
+    }
+    n++;
+  }
+  *ret_names = names;
+  *ret_n = n;
+  return 0;
+}
+
 static int append_pin(fz_layers *layers, const struct fz_pin_request *request, const uint64_t *mask,
                       const uint64_t *values) {
+  char **refused = NULL;
+  size_t n_refused = 0;
+  int r = name_refused(layers, request->mask, mask, &refused, &n_refused);
+  if (r)
+    return r;
   const struct fz_decision_parts parts = { .patterns = request->patterns,
                                            .n_patterns = request->n_patterns,
                                            .dropped = request->dropped,
                                            .n_dropped = request->n_dropped,
+                                           .dropped_more = (const char *const *)refused,
+                                           .n_dropped_more = n_refused,
                                            .mask = mask,
                                            .values = values,
                                            .n_params = layers->n,
                                            .who = request->who,
                                            .reason = request->reason };
   struct fz_decision *decision;
-  int r = fz_decision_new(&parts, &decision);
+  r = fz_decision_new(&parts, &decision);
+  free_texts(refused);
   if (r)
     return r;
   decision->pin.value = request->value;
