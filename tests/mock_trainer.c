@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -37,8 +38,9 @@ struct trainer {
   uint64_t batches_per_step, epoch_every;
   struct metric metrics[METRICS_MAX];
   size_t n_metrics;
-  bool jitter, print, validate;
+  bool jitter, print, validate, longest;
   uint64_t random;
+  int64_t longest_ns, longest_wait_ns; /* freezer_batch_begin(): of all calls, and of those that gave up the CPU */
 
   freezer_param_t *params;
   size_t n_params;
@@ -79,6 +81,8 @@ static const char usage[] =
   "  --jitter                steps take 0 to 2 times --step-us, at random\n"
   "  --seed S                of --jitter\n"
   "  --print                 a line for each batch: {\"rank\":0,\"step\":12,\"epoch\":0,\"gen\":3,\"mask\":\"0110\"}\n"
+  "  --longest               says on stderr when a freezer_batch_begin() took longer than each before it, and beyond 1 ms:\n"
+  "                          \"step 12: batch start took 1250 us\", with \"waited\" for \"took\" if it gave up the CPU itself\n"
   "  --launch JOB[:ATTEMPT]  launch id (from the scheduler or the parent process unless given)\n"
   "  --rules FILE            rules that the trainer brings, as JSON\n"
   "  --rewind AT:TO          goes back to step TO, once, when it comes to step AT\n"
@@ -181,6 +185,7 @@ enum trainer_option {
   JITTER,
   SEED,
   PRINT,
+  LONGEST,
   LAUNCH,
   RULES,
   REWIND,
@@ -204,6 +209,7 @@ static const struct option options[] = {
   { "jitter", no_argument, NULL, JITTER },
   { "seed", required_argument, NULL, SEED },
   { "print", no_argument, NULL, PRINT },
+  { "longest", no_argument, NULL, LONGEST },
   { "launch", required_argument, NULL, LAUNCH },
   { "rules", required_argument, NULL, RULES },
   { "rewind", required_argument, NULL, REWIND },
@@ -261,6 +267,9 @@ static void take_option(struct trainer *trainer, enum trainer_option option, con
     break;
   case PRINT:
     trainer->print = true;
+    break;
+  case LONGEST:
+    trainer->longest = true;
     break;
   case LAUNCH:
     take_launch(trainer, value);
@@ -415,9 +424,38 @@ static void print_batch(struct trainer *trainer, uint64_t step, uint64_t epoch) 
     flush(trainer);
 }
 
+static long times_waited(void) {
+  struct rusage used = { 0 };
+  (void)getrusage(RUSAGE_SELF, &used);
+  return used.ru_nvcsw;
+}
+
+static void tell_longest(const struct trainer *trainer, uint64_t step, const char *verb, int64_t took_ns,
+                         int64_t *longest_ns) {
+  if (took_ns <= *longest_ns)
+    return;
+  *longest_ns = took_ns;
+  if (took_ns > 1000000)
+    fprintf(stderr, "mock_trainer: rank %u: step %llu: batch start %s %lld us\n", (unsigned)trainer->options.rank,
+            (unsigned long long)step, verb, (long long)(took_ns / 1000));
+}
+
+/* Another process may take the CPU away from a call, however short that is; one that waits gives it up itself. */
+static int begin_timed(struct trainer *trainer, uint64_t step, uint64_t epoch) {
+  const long waited = times_waited();
+  const int64_t began = now_ns();
+  const int r = freezer_batch_begin(trainer->freezer, step, epoch);
+  const int64_t took = now_ns() - began;
+  if (times_waited() != waited)
+    tell_longest(trainer, step, "waited", took, &trainer->longest_wait_ns);
+  tell_longest(trainer, step, "took", took, &trainer->longest_ns);
+  return r;
+}
+
 /* One batch: asks, takes the flags, prints them, and takes its time. */
 static void run_batch(struct trainer *trainer, uint64_t step, uint64_t epoch) {
-  const int r = freezer_batch_begin(trainer->freezer, step, epoch);
+  const int r =
+    trainer->longest ? begin_timed(trainer, step, epoch) : freezer_batch_begin(trainer->freezer, step, epoch);
   if (r < 0)
     fprintf(stderr, "mock_trainer: rank %u: step %llu: %s\n", (unsigned)trainer->options.rank, (unsigned long long)step,
             freezer_strerror(r));
