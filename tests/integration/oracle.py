@@ -121,8 +121,8 @@ class Owned:
             epochs.add(ends[1])
         return sorted(steps), sorted(epochs)
 
-    def _by_changes(self, index, step, epoch):
-        """What the live changes say of one parameter: (override or None, pin or None)."""
+    def standing(self, index, step):
+        """What the live changes until `step` left of one parameter: ([(trains, ends)], pin or None)."""
         overrides, pin = [], None
         for start, action, selected, value, ends in self.changes:
             if start > step or index not in selected:
@@ -135,6 +135,11 @@ class Owned:
                 pin = value if pin is None else pin
             elif action == "unpin":
                 pin = None
+        return overrides, pin
+
+    def _by_changes(self, index, step, epoch):
+        """What the live changes say of one parameter: (override or None, pin or None)."""
+        overrides, pin = self.standing(index, step)
         standing = [trains for trains, ends in overrides if step < ends[0] and epoch < ends[1]]
         return (standing[-1] if standing else None), pin
 
