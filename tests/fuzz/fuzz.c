@@ -48,6 +48,14 @@ static void expect_line(struct expected *expected, const char *line, size_t leng
   expected->at += length + 1;
 }
 
+/* What was not given out is no whole line. */
+static void expect_rest(const fz_line_reader *reader, struct expected *expected) {
+  while (expected->at < expected->end && *expected->at == '\n')
+    expected->at++;
+  FUZZ_CHECK(fz_line_reader_pending(reader) == (size_t)(expected->end - expected->at));
+  FUZZ_CHECK(!memchr(expected->at, '\n', (size_t)(expected->end - expected->at)));
+}
+
 static void expect_too_long(fz_line_reader *reader, struct expected *expected) {
   char *line;
   size_t length;
@@ -96,5 +104,7 @@ void fuzz_lines(const uint8_t *data, size_t size, fuzz_line *take, void *context
     at += chunk;
     goes_on = take_lines(&reader, &expected, take, context);
   }
+  if (goes_on)
+    expect_rest(&reader, &expected);
   fz_line_reader_deinit(&reader);
 }
