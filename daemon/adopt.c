@@ -210,7 +210,8 @@ int fz_adopt_resume(fz_trainer *trainer, int fd, char *ret_name) {
   fz_segment *segment = NULL;
   int r = fz_segment_map_of(&segment, fd, true, core->uid);
 
-  if (r == -EPERM && owner != core->uid)
+  /* Not what another member of the group made: its maker can cut it short under us at any time. Root could anyway. */
+  if (r == -EPERM && owner == 0)
     r = fz_segment_map_of(&segment, fd, true, owner);
   if (r < 0) {
     close(fd);

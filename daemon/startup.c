@@ -20,6 +20,7 @@
 #include "daemon/startup.h"
 #include "daemon/systemd.h"
 #include "daemon/text.h"
+#include "protocol/folders.h"
 #include "protocol/listener.h"
 
 /* ----------------------------------------------------------------------------------------------------- state directory */
@@ -59,7 +60,7 @@ static int make_folders(const char *path) {
 
 /** The real path of the state directory, made if need be. NULL with 0: none is to be used. */
 static int open_state_dir(const fz_log *log, const fz_options *options, char **ret_path) {
-  char *path = NULL, *real = NULL;
+  char *path = NULL, *real = NULL, reason[PATH_MAX] = "";
   int r;
 
   *ret_path = NULL;
@@ -77,8 +78,11 @@ static int open_state_dir(const fz_log *log, const fz_options *options, char **r
     r = real ? access(real, W_OK | X_OK) : -1;
     r = r < 0 ? -errno : 0;
   }
+  if (r == 0)
+    r = fz_folder_check(real, false, reason, sizeof(reason));
   if (r < 0) {
-    fz_log_write(log, FZ_LOG_ERROR, FZ_LOG_ABOUT(.event = "daemon"), "state directory %s: %s", path, strerror(-r));
+    fz_log_write(log, FZ_LOG_ERROR, FZ_LOG_ABOUT(.event = "daemon"), "state directory %s: %s", path,
+                 *reason ? reason : strerror(-r));
     free(real);
   } else {
     *ret_path = real;

@@ -194,9 +194,11 @@ static int write_all(int fd, const char *text, size_t length) {
 }
 
 static int replace_file(int folder, const char *text, size_t length) {
-  const int fd = openat(folder, "state.json.new", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-  int r;
+  int r, fd;
 
+  /* What a freezerd that was killed left there, or anything else, is not written through. */
+  (void)unlinkat(folder, "state.json.new", 0);
+  fd = openat(folder, "state.json.new", O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
   if (fd < 0)
     return -errno;
   r = write_all(fd, text, length);
@@ -244,7 +246,7 @@ static int read_file(const fz_run *run, char **ret_text, size_t *ret_length) {
 
   if (folder < 0)
     return folder;
-  fd = openat(folder, "state.json", O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+  fd = openat(folder, "state.json", O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW);
   const int error = errno;
   close(folder);
   if (fd < 0)

@@ -13,6 +13,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "protocol/folders.h"
 #include "protocol/listener.h"
 
 #define FIRST_PASSED_FD 3 /* systemd's SD_LISTEN_FDS_START */
@@ -143,6 +144,8 @@ static int try_lock(fz_listener *listener, const char *name, const struct reason
     r = fail(reason, -errno, "%s: %s", name, strerror(errno));
   else if (!S_ISREG(found.st_mode) || found.st_uid != geteuid())
     r = fail(reason, -EPERM, "%s is not a file of uid %ld", name, (long)geteuid());
+  else if (found.st_nlink > 1)
+    r = fail(reason, -EPERM, "%s is another name of some file: it would be overwritten", name);
   else if (flock(fd, LOCK_EX | LOCK_NB) != 0)
     r = errno == EWOULDBLOCK ? fail_taken(listener, fd, reason)
                              : fail(reason, -errno, "cannot lock %s: %s", name, strerror(errno));
@@ -251,7 +254,11 @@ static int bind_and_listen(fz_listener *listener, gid_t group, const struct reas
 }
 
 static int open_at_path(fz_listener *listener, gid_t group, const struct reason *reason) {
-  int r = take_lock(listener, reason);
+  char why[400] = "";
+  int r = fz_folder_check_of(listener->path, group != FZ_NO_GROUP, why, sizeof(why));
+  if (r != 0)
+    return fail(reason, r, "no socket at %s: %s", listener->path, *why ? why : strerror(-r));
+  r = take_lock(listener, reason);
   if (r == 0)
     r = clear_path(listener->path, reason);
   return r == 0 ? bind_and_listen(listener, group, reason) : r;

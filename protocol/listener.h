@@ -11,9 +11,11 @@
  * Opening, in this order:
  *   1. The path: given; $FREEZER_SOCKET; a socket that systemd handed over ($LISTEN_FDS), which needs none of the rest;
  *      $XDG_RUNTIME_DIR; /tmp/freezer-UID. The folder of the last two is made, 0700, and checked.
- *   2. PATH.lock is opened and locked (flock). Whoever holds the lock owns the path; it holds the pid for people.
- *   3. A socket that is there already is taken over if nobody listens on it.
- *   4. bind under umask 0177, so that there is no moment at which others could connect; then listen.
+ *   2. The folder and those above it are such that nobody else can replace what is in it (folders.h). With a group, the
+ *      folder itself may be shared: a volume of containers often is open to all.
+ *   3. PATH.lock is opened and locked (flock). Whoever holds the lock owns the path; it holds the pid for people.
+ *   4. A socket that is there already is taken over if nobody listens on it.
+ *   5. bind under umask 0177, so that there is no moment at which others could connect; then listen.
  * Closing removes the socket if it is still the one that was bound, then the lock file, then gives up the lock.
  *
  * umask belongs to the process: call this before there are threads.

@@ -142,5 +142,150 @@ def read_only_taken(t):
     check(not os.path.exists(t.path("s3")), "a socket is left")
 
 
+# --- what others could touch ---
+
+
+@fz.test("owner and mode of socket, lock, state folder, state file and segment, under any umask, at every moment")
+def modes(t):
+    for mask in (0o000, 0o077, 0o177):
+        before = os.umask(mask)
+        try:
+            daemon = t.daemon()
+        finally:
+            os.umask(before)
+        rank = t.trainer(PARAMS, (0, FOREVER), step_us=300)
+        control = daemon.connect()
+        control.wait_attached()
+        control.change("freeze", "a.bias")
+        control.change("auto", "a.bias")
+        files = {t.socket: 0o600, t.socket + ".lock": 0o600, t.state_dir: 0o700}
+        for folder, folders, names in os.walk(t.state_dir):
+            files.update({os.path.join(folder, name): 0o700 for name in folders})
+            files.update({os.path.join(folder, name): 0o600 for name in names})
+        check(any(path.endswith("state.json") for path in files), "no state", files)
+        segments = fz.mapped_segments(rank.pid)
+        equal(len(segments), 1, "segments")
+        files.update({path: 0o600 for path in segments})
+        for path, want in files.items():
+            equal(oct(mode(path)), oct(want), f"mode of {path} with umask {mask:04o}")
+            equal(os.lstat(path).st_uid, os.geteuid(), f"owner of {path}")
+        equal((rank.terminate(), daemon.terminate()), (0, 0), "exit statuses")
+
+
+def folder(t, name, permissions, uid=None):
+    path = t.path(name)
+    os.mkdir(path)
+    os.chmod(path, permissions)
+    if uid is not None:
+        os.chown(path, uid, uid)
+    return path
+
+
+@fz.test("a socket's or state's folder that others may write, or above which they may: refused with owner and mode, exit 5")
+def writable_folders(t):
+    for permissions in (0o777, 0o770, 0o702, 0o2775):
+        open_one = folder(t, t.unique("open"), permissions)
+        text = refused_start(t, "--state-dir", "none", "--socket", open_one + "/s", status=5, words=(open_one,))
+        check(f"{permissions:04o}" in text, "the mode", text)
+        equal(os.listdir(open_one), [], "what is left")
+        below = os.path.join(open_one, "below")
+        os.mkdir(below, 0o700)
+        refused_start(t, "--state-dir", "none", "--socket", below + "/s", status=5, words=(open_one + " ",))
+        refused_start(t, "--state-dir", open_one, "--socket", t.socket, status=5, words=("state directory", open_one))
+        refused_start(t, "--state-dir", below, "--socket", t.socket, status=5, words=("state directory", open_one))
+        check(not os.path.exists(t.socket), "a socket is left")
+    sticky = folder(t, "sticky", 0o1777)
+    daemon = fz.Daemon(t, "sticky", "--state-dir", sticky + "/state", "--socket", sticky + "/s")
+    equal(daemon.terminate(), 0, "in a sticky folder, as /tmp is")
+
+
+@fz.test("with --socket-group the socket's folder may be shared by all, as a volume of containers is; those above not")
+def shared_folder(t):
+    shared = folder(t, "shared", 0o2777)
+    daemon = fz.Daemon(t, "shared", "--state-dir", "none", "--socket", shared + "/s", "--socket-group", str(os.getgid()))
+    equal(mode(shared + "/s"), 0o660, "mode of the socket")
+    equal(daemon.terminate(), 0, "exit status")
+    below = os.path.join(shared, "below")
+    os.mkdir(below, 0o700)
+    refused_start(t, "--state-dir", "none", "--socket", below + "/s", "--socket-group", str(os.getgid()), status=5,
+                  words=(shared + " ",))
+
+
+@fz.test("a folder of somebody else, or reached through a link into one: refused with the owner")
+def foreign_folders(t):
+    need_root()
+    foreign = folder(t, "foreign", 0o755, OTHER_UID)
+    link = t.path("link")
+    os.symlink(foreign, link)
+    for path in (foreign, link):
+        refused_start(t, "--state-dir", "none", "--socket", path + "/s", status=5, words=(foreign, str(OTHER_UID)))
+        refused_start(t, "--state-dir", path, "--socket", t.socket, status=5, words=(foreign, str(OTHER_UID)))
+        refused_start(t, "--state-dir", path + "/new", "--socket", t.socket, status=5, words=(foreign, str(OTHER_UID)))
+    check(not os.path.exists(t.socket), "a socket is left")
+
+
+PLANTED = {
+    "a file": lambda path: open(path, "wb").close(),
+    "a folder": os.mkdir,
+    "a FIFO": os.mkfifo,
+    "a link to nothing": lambda path: os.symlink("/nonexistent/target", path),
+    "a link to a file": lambda path: os.symlink("/etc/hostname", path),
+}
+
+
+@fz.test("a file, folder, FIFO or link in the place of the socket or of its lock: refused by name, and left as it is")
+def planted(t):
+    for what, plant in PLANTED.items():
+        for suffix in ("", ".lock"):
+            path = t.path(t.unique("planted"))
+            if what == "a file" and suffix:
+                continue  # that is what a lock is
+            plant(path + suffix)
+            before = os.lstat(path + suffix)
+            refused_start(t, "--state-dir", "none", "--socket", path, words=(path + suffix,))
+            after = os.lstat(path + suffix)
+            equal((after.st_ino, after.st_mode, after.st_size), (before.st_ino, before.st_mode, before.st_size), what)
+    victim = t.write("victim", "precious")
+    os.link(victim, t.path("hard.lock"))
+    refused_start(t, "--state-dir", "none", "--socket", t.path("hard"), status=5, words=(t.path("hard.lock"),))
+    with open(victim, encoding="utf-8") as kept:
+        equal(kept.read(), "precious", "a file that the lock was another name of")
+    if os.geteuid() == 0:
+        lock = t.write("theirs.lock", "")
+        os.chown(lock, OTHER_UID, OTHER_UID)
+        refused_start(t, "--state-dir", "none", "--socket", t.path("theirs"), status=5, words=(lock,))
+
+
+@fz.test("a file, FIFO or link in the place of a run's state: nothing hangs, nothing is written through it")
+def planted_state(t):
+    daemon = t.daemon()
+    rank = t.trainer(PARAMS, (0, FOREVER), step_us=300)
+    control = daemon.connect()
+    control.wait_attached()
+    control.change("freeze", "a.bias")
+    state = next(os.path.join(d, "state.json") for d, _, names in os.walk(t.state_dir) if "state.json" in names)
+    victim = t.write("victim", "precious")
+    for plant in (os.mkfifo, lambda path: os.symlink(victim, path), lambda path: os.link(victim, path)):
+        plant(state + ".new")
+        control.change("freeze", "a.weight")
+        control.change("auto", "a.weight")
+        check(not os.path.lexists(state + ".new"), "the temporary file is left")
+    equal((rank.terminate(), daemon.terminate()), (0, 0), "exit statuses")
+    for plant in (os.mkfifo, lambda path: os.symlink(victim, path), os.mkdir):
+        if os.path.lexists(state):
+            os.unlink(state)
+        plant(state)
+        daemon = t.daemon()
+        rank = t.trainer(PARAMS, (0, FOREVER), step_us=300)
+        control = daemon.connect()
+        control.wait_attached()
+        warnings = control.require("status")["status"]["warnings"]
+        check(any("state" in text for text in warnings), "the warning of status", warnings)
+        equal((rank.terminate(), daemon.terminate()), (0, 0), "exit statuses")
+    with open(victim, encoding="utf-8") as kept:
+        equal(kept.read(), "precious", "a file that the state was another name of")
+    equal(t.ctl("ping").status, 3, "nobody is left")
+
+
 if __name__ == "__main__":
     fz.main()
