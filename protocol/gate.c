@@ -70,6 +70,11 @@ bool fz_rank_is_locked(const fz_segment *segment, uint32_t rank) {
   return fcntl(segment->fd, F_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
 }
 
+pid_t fz_rank_holder(const fz_segment *segment, uint32_t rank) {
+  struct flock lock = byte_of(rank);
+  return fcntl(segment->fd, F_GETLK, &lock) == 0 && lock.l_type != F_UNLCK && lock.l_pid > 0 ? lock.l_pid : 0;
+}
+
 /* -------------------------------------------------------------------------------------------------------- the gate */
 
 static uint64_t started_of(uint64_t word) { return word >> FZ_GATE_GEN_BITS; }

@@ -183,6 +183,8 @@ void fz_gate_read(const fz_segment *segment, uint64_t *ret_started, uint64_t *re
 struct fz_rank_line fz_rank_read(const fz_segment *segment, uint32_t rank);
 /** Whether another living process holds `rank` by fz_rank_lock(). */
 bool fz_rank_is_locked(const fz_segment *segment, uint32_t rank);
+/** Its process, with the number that it has for us; 0: it does not live, or in a namespace whose processes we cannot see. */
+pid_t fz_rank_holder(const fz_segment *segment, uint32_t rank);
 /** Whether the slot of `gen` may be written: every line in use holds a gen newer than the one that is in it. */
 bool fz_segment_slot_free(const fz_segment *segment, uint64_t gen);
 
