@@ -367,19 +367,22 @@ static void accept_change(struct trial *trial) {
   const bool of_rules = pending->op == FZ_OP_RULES_LOAD || pending->op == FZ_OP_RULES_UNLOAD;
   const struct fz_state_rules rules = { FZ_RULES_CONTROL, pending->source, pending->by };
 
-  /* On disk before it is published, published before it is answered. */
-  const int r = fz_state_save(run, trial->layers, of_rules ? &rules : NULL);
-  if (r < 0) {
-    fz_client_error(trial->client, trial->request->id, r == -E2BIG ? FZ_CODE_TOO_MANY : FZ_CODE_INTERNAL,
-                    r == -E2BIG ? "'freezerctl auto' and 'unpin' make room" : NULL,
-                    "the change cannot be saved in %s, nothing was changed: %s", run->core->state_dir,
-                    r == -E2BIG ? "the run's overrides, pins and rules take more than 1 MiB" : strerror(-r));
-    return;
-  }
+  /* First what can refuse it without a trace: what is saved is in force after a restart, whatever was answered. */
   if (trial->request->wait_ms > 0 &&
       fz_waiter_new(&waiter, trial->client, trial->request->id, trial->request->wait_ms) < 0) {
     fz_client_error(trial->client, trial->request->id, FZ_CODE_TOO_MANY, NULL,
                     "this connection has too many requests open");
+    return;
+  }
+  /* On disk before it is published, published before it is answered. */
+  const int r = fz_state_save(run, trial->layers, of_rules ? &rules : NULL);
+  if (r < 0) {
+    if (waiter)
+      fz_waiter_free(waiter);
+    fz_client_error(trial->client, trial->request->id, r == -E2BIG ? FZ_CODE_TOO_MANY : FZ_CODE_INTERNAL,
+                    r == -E2BIG ? "'freezerctl auto' and 'unpin' make room" : NULL,
+                    "the change cannot be saved in %s, nothing was changed: %s", run->core->state_dir,
+                    r == -E2BIG ? "the run's overrides, pins and rules take more than 1 MiB" : strerror(-r));
     return;
   }
   fz_layers_free(run->layers);

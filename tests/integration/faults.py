@@ -185,5 +185,27 @@ def stopped_at_start(t):
     check(answer["applied"], "a change after SIGCONT", answer)
 
 
+OPEN_MAX = 256  # requests that may wait on one connection
+
+
+@fz.test("a change that was refused, because too many requests wait, is not in force after a restart either")
+def refused_and_restarted(t):
+    daemon = t.daemon()
+    rank = t.trainer(PARAMS, (0, FOREVER), step_us=1000)
+    control = daemon.connect()
+    control.wait_attached()
+    waits = [control.send("wait", **{"for": "step"}, step=FOREVER - 1, wait_ms=60000) for _ in range(OPEN_MAX)]
+    answer = control.ask("freeze", patterns=["embed"], wait_ms=1000)
+    equal((answer["ok"], answer.get("error", {}).get("code")), (False, "too_many"), f"a change beside {len(waits)} waits")
+    daemon.kill()
+    control = t.daemon().connect()
+    control.wait_attached()
+    check(control.change("freeze", "head")["applied"], "a change after the restart")
+    t.end()
+    expected = {BASELINE, BASELINE[:-1] + "0"}
+    check({mask for _, _, _, mask in rank.batches()} == expected, "the refused change came into force",
+          {mask for _, _, _, mask in rank.batches()})
+
+
 if __name__ == "__main__":
     fz.main()
