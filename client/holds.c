@@ -126,15 +126,18 @@ static void take_lock(freezer_t *f, fz_segment *segment) {
            freezer_strerror(r));
 }
 
-/* freezerd goes on with a segment that is held: nothing changes, but for what its new process may have cleared. */
+/*
+ * freezerd goes on with a segment that is held. Its new process may have cleared this rank's line, or entered it anew as
+ * that of a rank that holds nothing, while the lock was gone: a line that stayed so would keep slots from being reused,
+ * and with them every further plan, for ever.
+ */
 static int keep(freezer_t *f, fz_segment *segment, int fd) {
   (void)close(fd); /* which drops the lock that this process had on the file */
   take_lock(f, segment);
-  if (fz_rank_read(segment, f->identity.rank).pid == 0) {
+  if (fz_rank_read(segment, f->identity.rank).pid == 0)
     fz_rank_enter(segment, f->identity.rank, f->identity.pid);
-    if (segment == f->current)
-      fz_rank_hold(segment, f->identity.rank, held_of_current(f));
-  }
+  if (segment == f->current)
+    fz_rank_hold(segment, f->identity.rank, held_of_current(f));
   let_go_without_plan(f, segment);
   return 1;
 }

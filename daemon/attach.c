@@ -34,8 +34,10 @@ static void reserve(fz_trainer *trainer) {
     rank->gen = gen <= run->plan.gen ? gen : 0;
     return;
   }
-  rank->gen = 0;
   fz_rank_enter(run->segment, trainer->rank, trainer->pid);
+  rank->gen = trainer->held_incarnation == run->incarnation ? trainer->held_gen : 0;
+  if (rank->gen > run->plan.gen)
+    rank->gen = 0;
 }
 
 static void admit(fz_trainer *trainer) {
