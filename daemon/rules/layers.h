@@ -139,6 +139,7 @@ struct fz_override_request {
   const uint64_t *mask; /* what is left of what they select, by fz_patterns_match(); borrowed */
   struct fz_window window;
   bool include_baseline;
+  bool restored; /* it was in force once: what may refuse a new one, or make it needless, is not looked at */
   uint64_t time_ms;
   struct fz_who who;
   const char *reason; /* may be NULL */
@@ -168,6 +169,7 @@ struct fz_pin_request {
   size_t n_dropped;
   const uint64_t *mask;
   bool include_baseline;
+  bool restored; /* as of an override */
   uint64_t time_ms;
   struct fz_who who;
   const char *reason;
@@ -175,7 +177,7 @@ struct fz_pin_request {
 
 /**
  * Pins. What is pinned already at the same flag stays under its old pin; at another flag it is counted as pinned, and
- * the pin is refused if that leaves nothing.
+ * the pin is refused if that leaves nothing. What only rules pin is pinned by this one once the rules go.
  * @return 0; FZ_CHANGE_NOTHING all of them are pinned so already; _PINNED, _BASELINE, _FULL; -ENOMEM
  */
 int fz_layers_add_pin(fz_layers *layers, const struct fz_pin_request *request, uint64_t step, uint64_t epoch,

@@ -166,13 +166,15 @@ int fz_layers_add_override(fz_layers *layers, const struct fz_override_request *
   int r = count_obstacles(layers, request->mask, values, step, epoch, unpinned, &counts);
   if (r)
     return r;
-  if (counts.pinned > 0 && fz_mask_next(unpinned, layers->n, 0) == layers->n)
+  if (request->restored)
+    r = 0;
+  else if (counts.pinned > 0 && fz_mask_next(unpinned, layers->n, 0) == layers->n)
     r = FZ_CHANGE_PINNED;
   else if (is_repeated(layers, request, step, epoch))
     r = FZ_CHANGE_NOTHING;
   else if (counts.baseline > 0 && !request->include_baseline)
     r = FZ_CHANGE_BASELINE;
-  else {
+  if (!r) {
     if (layers->overrides.n >= room(layers, FZ_OVERRIDES_MAX)) {
       (void)fz_layers_expire(layers, step, epoch);
       r = drop_covered(layers, step, epoch);
@@ -340,6 +342,16 @@ static int append_pin(fz_layers *layers, const struct fz_pin_request *request, c
   return r;
 }
 
+/* What of `mask` neither a pin of a user nor the trainer holds. Rules may go, and what they pin is under them only. */
+static void left_by_pins(const fz_layers *layers, const uint64_t *mask, uint64_t *ret_left) {
+  for (size_t w = 0; w < layers->words; w++) {
+    uint64_t held = layers->trainer->mask[w];
+    for (size_t i = 0; i < layers->pins.n; i++)
+      held |= layers->pins.items[i]->mask[w];
+    ret_left[w] = mask[w] & ~held;
+  }
+}
+
 int fz_layers_add_pin(fz_layers *layers, const struct fz_pin_request *request, uint64_t step, uint64_t epoch,
                       struct fz_change_counts *ret_counts) {
   __attribute__((cleanup(free_words))) uint64_t *values = fz_layers_new_mask(layers);
@@ -354,14 +366,17 @@ int fz_layers_add_pin(fz_layers *layers, const struct fz_pin_request *request, u
     r = count_obstacles(layers, request->mask, values, step, epoch, unpinned, &counts);
   if (r)
     return r;
-  if (fz_mask_next(unpinned, layers->n, 0) == layers->n)
+  if (!request->restored && fz_mask_next(unpinned, layers->n, 0) == layers->n)
     r = counts.pinned > 0 ? FZ_CHANGE_PINNED : FZ_CHANGE_NOTHING;
-  else if (counts.baseline > 0 && !request->include_baseline)
+  else if (!request->restored && counts.baseline > 0 && !request->include_baseline)
     r = FZ_CHANGE_BASELINE;
   else if (layers->pins.n >= room(layers, FZ_PINS_MAX))
     r = FZ_CHANGE_FULL;
-  else
-    r = append_pin(layers, request, unpinned, values);
+  else {
+    left_by_pins(layers, request->mask, unpinned);
+    r = fz_mask_next(unpinned, layers->n, 0) == layers->n ? FZ_CHANGE_NOTHING
+                                                          : append_pin(layers, request, unpinned, values);
+  }
   if (r >= 0 && ret_counts)
     *ret_counts = counts;
   return r;

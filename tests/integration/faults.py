@@ -207,5 +207,22 @@ def refused_and_restarted(t):
           {mask for _, _, _, mask in rank.batches()})
 
 
+@fz.test("what a rule pins meanwhile is still frozen, or pinned, by hand when freezerd was restarted and the rules go")
+def under_pins(t):
+    daemon = t.daemon()
+    rank = t.trainer(PARAMS, (0, FOREVER), step_us=1000)
+    control = daemon.connect()
+    control.wait_attached()
+    control.change("freeze", "layers.0")
+    control.change("pin", "layers.1.weight", value="frozen")
+    control.change("rules_load", rules={"version": 1, "pin": ["layers.{0..1}"], "rules": [{"freeze": ["embed"]}]})
+    daemon.kill()
+    control = t.daemon().connect()
+    control.wait_attached()
+    answer = control.change("rules_unload")
+    mask = rank.wait_gen(answer["gen"])[3]
+    equal(mask, "1000" + BASELINE[4:], "mask without the rules")
+
+
 if __name__ == "__main__":
     fz.main()
