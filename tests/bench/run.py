@@ -19,6 +19,7 @@ import time
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "integration"))
 import fz  # noqa: E402
+import harm as of_harm  # noqa: E402
 
 BUILD = os.environ.get("top_builddir", ".")
 QUICK = "--quick" in sys.argv
@@ -179,7 +180,12 @@ def flip(scene):
     return [row(f"{2 * flips} scheduled flips, freezerd stopped", "the rule's step", "steps late", late, 0, late, 0)]
 
 
-BENCHES = [("idle", idle), ("event", event), ("change", change), ("flip", flip), ("match", match), ("load", load)]
+def harm(scene):
+    return of_harm.harm(scene, row, *((5, 150) if QUICK else (25, 150)))
+
+
+BENCHES = [("idle", idle), ("event", event), ("change", change), ("flip", flip), ("match", match), ("load", load),
+           ("harm", harm)]
 
 
 def number(value, unit):

@@ -253,5 +253,5 @@ def describe(place, last, mask, histories, changes, epoch_steps):
         step = layers.disagrees(place[1], last, mask, epoch_steps)
         lines.append(f"  want {layers.mask(step, epoch_steps)} at step {step} after change {n}")
         lines += [f"       {'next ' if i == n else '     '}{i}: {changes[i]}" for i in
-                  range(max(0, n - 3), min(len(changes), n + 2))]
+                  range(max(0, n - (30 if len(lines) < 4 else 3)), min(len(changes), n + 2))]
     return "\n".join(lines)
