@@ -46,7 +46,7 @@ static void admit(fz_trainer *trainer) {
   fz_run_attach_rules(run, trainer, trainer->rules);
   free(trainer->rules);
   trainer->rules = NULL;
-  trainer->listed = fz_params_unref(trainer->listed);
+  fz_trainer_drop_listed(trainer);
   if (!run->segment) {
     const int r = fz_run_incarnate(run);
     if (r < 0) {
@@ -234,6 +234,15 @@ static void seal_params(fz_trainer *trainer) {
   settle_params(trainer);
 }
 
+/** Half-sent tables are a cost that no run answers for: together they may take so much and no more. */
+static bool charge(fz_trainer *trainer) {
+  const size_t bytes = fz_params_memory(trainer->listed);
+
+  trainer->core->listing_bytes += bytes - trainer->listed_bytes;
+  trainer->listed_bytes = bytes;
+  return trainer->core->listing_bytes <= FZ_LISTING_BYTES_MAX;
+}
+
 void fz_attach_params(fz_trainer *trainer, const fz_message *message) {
   const struct fz_params_chunk *chunk = &message->params;
   struct fz_params_entry entry;
@@ -254,6 +263,12 @@ void fz_attach_params(fz_trainer *trainer, const fz_message *message) {
                         "parameter %zu cannot be taken: %s", fz_params_count(trainer->listed), strerror(-r));
       return;
     }
+  }
+  if (!charge(trainer)) {
+    fz_trainer_refuse(trainer, true, FZ_CODE_TOO_MANY,
+                      "the parameters that trainers have begun to send take more than %u MiB: try again later",
+                      FZ_LISTING_BYTES_MAX >> 20);
+    return;
   }
   if (fz_params_count(trainer->listed) == trainer->n_params)
     seal_params(trainer);

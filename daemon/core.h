@@ -57,7 +57,8 @@ struct fz_core {
   fz_run *runs;              /* by the time at which they came, oldest first */
   size_t n_runs;
   fz_watcher *watchers;
-  fz_waiter *waiters; /* of `wait` */
+  fz_waiter *waiters;   /* of `wait` */
+  size_t listing_bytes; /* memory of the tables that trainers have begun to send */
 };
 
 #define FZ_CORE_NULL \

@@ -55,11 +55,17 @@ static void leave_run(fz_trainer *trainer, const char *why) {
   fz_waits_check(run->core, run);
 }
 
+void fz_trainer_drop_listed(fz_trainer *trainer) {
+  trainer->listed = fz_params_unref(trainer->listed);
+  trainer->core->listing_bytes -= trainer->listed_bytes;
+  trainer->listed_bytes = 0;
+}
+
 fz_trainer *fz_trainer_free(fz_trainer *trainer) {
   if (!trainer)
     return NULL;
   leave_run(trainer, trainer->said_bye ? "has ended" : "is gone");
-  fz_params_unref(trainer->listed);
+  fz_trainer_drop_listed(trainer);
   free(trainer->rules);
   free(trainer);
   return NULL;
@@ -108,6 +114,7 @@ void fz_trainer_refuse(fz_trainer *trainer, bool close, enum fz_code code, const
   if (!close)
     return;
   trainer->state = FZ_TRAINER_ENDED;
+  fz_trainer_drop_listed(trainer);
   leave_run(trainer, "was refused");
   fz_connection_close(trainer->connection, "refused");
 }

@@ -49,13 +49,16 @@ struct fz_trainer {
   uint32_t rank, world;
   char *rules; /* JSON text, or NULL */
 
-  fz_params *listed; /* its parameter table, as far as it has come */
+  fz_params *listed;   /* its parameter table, as far as it has come */
+  size_t listed_bytes; /* its memory, as counted in the core's */
 };
 
 /** -ENOMEM. */
 int fz_trainer_new(fz_trainer **ret_trainer, fz_core *core, fz_connection *connection);
 /** Gives up its place in its run. Takes NULL, returns NULL. */
 fz_trainer *fz_trainer_free(fz_trainer *trainer);
+/** Frees the parameter table that it has sent, and gives its memory back to the others. */
+void fz_trainer_drop_listed(fz_trainer *trainer);
 
 /** Handles one message. */
 void fz_trainer_line(fz_trainer *trainer, const fz_json *root);

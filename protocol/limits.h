@@ -27,6 +27,7 @@
 /* Per daemon. */
 #define FZ_CONNECTIONS_MAX 4096U
 #define FZ_RUNS_MAX 1024U
+#define FZ_LISTING_BYTES_MAX (1024U * 1024U * 1024U) /* of all parameter tables that trainers have begun to send */
 
 /* Per run. */
 #define FZ_WORLD_MAX 1024U /* ranks on one machine */

@@ -221,6 +221,10 @@ int fz_params_seal(fz_params *params, size_t *ret_duplicate) {
 
 size_t fz_params_count(const fz_params *params) { return params->n; }
 
+size_t fz_params_memory(const fz_params *params) {
+  return params->n_allocated * sizeof(params->items[0]) + params->n_bytes;
+}
+
 const struct fz_param *fz_params_get(const fz_params *params, size_t index) {
   assert(index < params->n);
   return &params->items[index];

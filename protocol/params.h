@@ -48,6 +48,8 @@ int fz_params_add(fz_params *params, const char *name, size_t name_length, uint6
 int fz_params_seal(fz_params *params, size_t *ret_duplicate);
 
 size_t fz_params_count(const fz_params *params);
+/** Memory that the table takes, about: its entries and strings. */
+size_t fz_params_memory(const fz_params *params);
 /** Borrowed; `index` < count. */
 const struct fz_param *fz_params_get(const fz_params *params, size_t index);
 /** Sum of the element counts (saturating). */

@@ -1,6 +1,9 @@
 # large.py - a model of a million parameters attaches, and freezes live.
+import json
+
 import fz
 from fz import check, equal
+from rank import Rank
 
 COUNT = 1_000_000
 BLOCKS = 1000
@@ -32,6 +35,42 @@ def million(t):
     explained = control.require("explain", param=names[7 * BLOCKS])
     equal(explained["state"], "frozen", "state")
     check(rank.alive(), "the trainer died")
+
+
+@fz.test("trainers that stop in the middle of their lists: their memory is counted together, and bounded", limit=120)
+def half_registered(t):
+    if available_mib() < 4000:
+        raise fz.Skip(f"needs 4000 MiB of memory, {available_mib()} are available")
+    control = t.daemon().connect()
+    chunk, mib = 250, 1 << 20
+    entries = json.dumps([["x" * 4090, 1, True, True, True]] * chunk)
+
+    def fill(rank, chunks):
+        """Sends so many MiB of names, or fewer if it is refused; returns the refusal."""
+        rank.expect("need")
+        for first in range(0, chunks * chunk, chunk):
+            line = f'{{"type":"params","first":{first},"params":{entries}}}\n'.encode()
+            try:
+                rank.socket.sendall(line)
+            except OSError:
+                break
+        return rank.line() if chunks > 500 else None
+
+    many = [["x", 1, True]] * (510 * chunk)
+    halves = [Rank(t, run=f"half{i}", params=many) for i in range(3)]
+    for rank in halves[:2]:
+        fill(rank, 500)
+    error = fill(halves[2], 501)["error"]
+    equal(error["code"], "too_many", "code")
+    check("1024 MiB" in error["message"], "the limit", error)
+    control.require("ping")
+    halves[0].close()
+    Rank(t, run="small").attach()
+    pid = control.require("ping")["pid"]
+    with open(f"/proc/{pid}/status", encoding="ascii") as status:
+        peak = next(int(line.split()[1]) * 1024 // mib for line in status if line.startswith("VmHWM"))
+    fz.note(f"freezerd's largest size: {peak} MiB")
+    check(peak < 1500, "freezerd kept more than it counted", peak)
 
 
 if __name__ == "__main__":
