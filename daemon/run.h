@@ -104,8 +104,8 @@ struct fz_run {
   uint64_t told_epoch;    /* highest epoch that watchers were told of */
   uint64_t *seen, *since; /* since.h */
   uint32_t *since_gen;
-  bool live;              /* as last told to watchers */
-  uint64_t idle_ms;       /* since when no rank lives */
+  bool live;        /* as last told to watchers */
+  uint64_t idle_ms; /* since when no rank lives */
 };
 
 /** A run without anything but its names. -ENOMEM. */
