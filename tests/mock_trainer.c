@@ -83,7 +83,8 @@ static const char usage[] =
   "  --print                 a line for each batch: {\"rank\":0,\"step\":12,\"epoch\":0,\"gen\":3,\"mask\":\"0110\"}\n"
   "  --longest               says on stderr when a freezer_batch_begin() took longer than each before it, and beyond 1 ms:\n"
   "                          \"step 12: batch start took 1250 us\", with \"waited\" for \"took\" if it gave up the CPU itself\n"
-  "  --launch JOB[:ATTEMPT]  launch id (from the scheduler or the parent process unless given)\n"
+  "  --launch JOB[:ATTEMPT]  launch id (from the scheduler unless given; else, if world > 1, the run's name, so that\n"
+  "                          ranks may be started from different shells)\n"
   "  --rules FILE            rules that the trainer brings, as JSON\n"
   "  --rewind AT:TO          goes back to step TO, once, when it comes to step AT\n"
   "  --socket PATH           of freezerd\n"
@@ -306,6 +307,10 @@ static void take_arguments(struct trainer *trainer, int argc, char **argv) {
     fputs("mock_trainer: --run, --params and --steps are needed\nTry 'mock_trainer --help'.\n", stderr);
     exit(EXIT_USAGE);
   }
+  /* Ranks that were started by hand have no scheduler, and perhaps no parent, in common to name their launch. */
+  const bool scheduled = getenv("SLURM_JOB_ID") || getenv("TORCHELASTIC_RUN_ID") || getenv("PMIX_NAMESPACE");
+  if (!trainer->options.job && !scheduled && trainer->options.world > 1)
+    trainer->options.job = trainer->options.run;
   if (trainer->batches_per_step == 0)
     trainer->batches_per_step = 1;
   if (trainer->rewind_at == 0)

@@ -118,23 +118,17 @@ static int look_for_empty(void *user, uint64_t step, uint64_t epoch, const uint6
   return 1;
 }
 
-/* Refuses rules that would freeze everything in the range. 0 or the exit status. */
-static int check_empty(struct simulation *sim, enum fz_profile profile) {
+/* Warns of rules that would freeze everything in the range: to load them would be refused, to look at them is not. */
+static int warn_of_empty(struct simulation *sim) {
   struct empty_search search = { .n_params = fz_params_count(sim->params) };
 
   if (fz_mask_count(fz_params_baseline(sim->params), search.n_params) == 0)
     return 0;
   if (play(sim, false, look_for_empty, &search) < 0)
     return fz_fail_memory(sim->ctl);
-  if (!search.found || fz_given(&sim->ctl->options, FZ_OPT_FORCE))
-    return 0;
-  if (profile == FZ_PROFILE_LIGHTER) {
+  if (search.found)
     fz_warn("warning: nothing trains at step %s", fz_number(search.step).text);
-    return 0;
-  }
-  return fz_fail(sim->ctl, "refused_empty", "add --force to see it anyway",
-                 "refused: these rules would freeze all %s at step %s", fz_plural(search.n_params, "parameter").text,
-                 fz_number(search.step).text);
+  return 0;
 }
 
 /* --- JSON --- */
@@ -280,7 +274,7 @@ static int simulate(struct simulation *sim, fz_rulefile *file) {
     status = make_layers(sim, rules);
   if (status == 0) {
     fz_rules_say(file);
-    status = check_empty(sim, fz_ruleset_profile(fz_rulefile_ruleset(file)));
+    status = warn_of_empty(sim);
   }
   if (status == 0)
     status = fz_wants_json(sim->ctl) ? print_json(sim) : print_table(sim);

@@ -173,7 +173,7 @@ const struct fz_verb fz_verbs[] = {
     "what rules would do, without a daemon",
     1,
     1,
-    B(PARAMS) | B(STEPS) | B(EPOCH_EVERY) | B(EVERY_STEP) | B(ALLOW_MISSING) | B(FORCE),
+    B(PARAMS) | B(STEPS) | B(EPOCH_EVERY) | B(EVERY_STEP) | B(ALLOW_MISSING),
     B(PARAMS) | B(STEPS),
     { "freezerctl simulate rules.yaml --params names.txt --steps 0:12000",
       "freezerctl simulate rules.yaml --params names.txt --steps 0:900 --epoch-every 300 --json" },

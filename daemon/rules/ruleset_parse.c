@@ -275,8 +275,9 @@ static void check_window(struct rule_parser *rule, const fz_json *const from[2])
     if (!rule->until[i] || begins[i] < ends[i])
       continue;
     if (from[i])
-      complain(parser, rule->until[i], NULL, "the rule ends at %s %" PRIu64 ", but begins at %s %" PRIu64 " only",
-               time_keys[i], ends[i], time_keys[i], begins[i]);
+      warn(parser, rule->until[i], NULL,
+           "the rule never acts: it ends at %s %" PRIu64 ", but begins at %s %" PRIu64 " only", time_keys[i], ends[i],
+           time_keys[i], begins[i]);
     else
       warn(parser, rule->until[i], NULL, "the rule never acts: it ends at %s 0", time_keys[i]);
   }

@@ -279,18 +279,15 @@ def simulate_params(t):
     equal((result.data["params"], result.data["masks"][0]["mask"]), (["größe", "b"], "01"), "standard input")
 
 
-@fz.test("simulate: guards (6, or --force), no match (7, or --allow-missing); profile lighter only warns")
+@fz.test("simulate: nothing that trains is a warning; no match (7, or --allow-missing); profile lighter only warns")
 def simulate_guards(t):
     names = t.write("names.txt", "a 1\nb 1\n")
     every = t.write("all.yaml", "version: 1\nrules:\n  - freeze: ['**']\n    from: {step: 5}\n")
     words = ["--params", names, "--steps", "0:10", "--json"]
     result = t.ctl("simulate", every, *words)
-    expect(result, 6)
-    equal(result.data["error"]["code"], "refused_empty", "code")
-    check("step 5" in result.err and "--force" in result.err, "sentence", result)
-    masks = t.ctl("simulate", every, *words, "--force").data["masks"]
-    equal(masks[1], {"step": 5, "epoch": 0, "mask": "00"}, "--force")
-    equal(t.ctl("simulate", every, "--params", names, "--steps", "0:5").status, 0, "before that step")
+    equal((result.status, result.data["masks"][1]), (0, {"step": 5, "epoch": 0, "mask": "00"}), "all of it frozen")
+    check("warning: nothing trains at step 5" in result.err, "sentence", result)
+    equal(t.ctl("simulate", every, "--params", names, "--steps", "0:5").err, "", "before that step")
     nothing = t.write("none.yaml", "version: 1\nrules:\n  - freeze: [c]\n")
     equal(t.ctl("simulate", nothing, *words).status, 7, "no match")
     equal(t.ctl("simulate", nothing, *words, "--allow-missing").data["masks"][0]["mask"], "11", "--allow-missing")

@@ -1,4 +1,6 @@
 # runs.py - several runs on one freezerd, runs that take each other's name, runs that start again.
+import shlex
+
 import fz
 from fz import check, equal
 
@@ -94,6 +96,17 @@ def attempt(t):
     step = control.change("freeze", "b")["step"]
     equal(new.wait_step(step)[3], "100", "mask of the new attempt")
     equal(old.wait_step(old.step() + 50)[3], "101", "mask of the old attempt")
+
+
+@fz.test("ranks that were started from different shells are one run")
+def by_hand(t):
+    daemon = t.daemon()
+    file = t.params_file(SMALL)
+    for rank in range(2):
+        command = [fz.MOCK_TRAINER, "--run", "hand", "--rank", str(rank), "--world", "2", "--params", file, "--steps",
+                   f"0:{FOREVER}", "--step-us", "300"]
+        fz.Process(t, f"shell.{rank}", ["sh", "-c", f"{shlex.join(command)} & trap 'kill $!; wait; exit 0' TERM; wait"])
+    daemon.connect().wait_attached("hand")
 
 
 @fz.test("a rank that died and comes back alone to its launch takes the newest plan")
