@@ -174,7 +174,7 @@ class Chaos:
     def trouble(self):
         fz.check(self.daemon.alive(), "freezerd died", self.daemon.popen.poll(), self.daemon.errors()[-3000:])
         if self.only_kills:
-            self.pause(0, 0.6)
+            self.pause(0, 0.8)
             self.kill()
             return
         self.pause(0.1, 1.2)

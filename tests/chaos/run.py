@@ -16,6 +16,8 @@ EPOCH_STEPS = 400
 PARAMS = ([("positions", 512, 0), ("embed.weight", 4096, 1)] +
           [(f"layers.{i}.{part}", 1024, 1) for i in range(6) for part in ("attn.weight", "attn.bias", "mlp.weight")] +
           [("norm.weight", 64, 1), ("head.weight", 4096, 1)])
+LOST_MAX = 6  # answers, until everything is reset: each doubles what is possible
+NOTHING, REFUSED = "nothing", "refused"
 BASELINE = "".join(str(flag) for _, _, flag in PARAMS)
 TARGETS = ["embed", "layers.0", "layers.{1..2}", "layers.*.attn.bias", "layers.3.mlp", "re:^layers\\.[45]\\.", "norm",
            "prefix:layers.1", "name:layers.5.mlp.weight", "layers.**.weight"]
@@ -47,6 +49,7 @@ class Run(threading.Thread):
         self.readers = []
         self.changes = []
         self.reset_at = RESET_EVERY
+        self.lost = 0
         self.counts = {}
         self.refusals = {}
         self.control = None
@@ -183,14 +186,14 @@ class Run(threading.Thread):
         return self.change(op, fields, wait_ms, vanish)
 
     def change(self, op, fields, wait_ms=1500, vanish=False):
-        """Makes a change and notes what became of it; returns what is known of it, None if it was refused."""
+        """Makes a change and notes what became of it; returns what is known of it, or NOTHING or REFUSED."""
         after = (self.attempt, self.step())
         try:
             control = self.connect()
         except OSError:
             self.disconnect()
             time.sleep(0.02)
-            return None
+            return REFUSED
         answer, number = None, control.last_id + 1
         try:
             control.send(op, run=self.name, yes=True, wait_ms=wait_ms, **fields)
@@ -202,8 +205,9 @@ class Run(threading.Thread):
         state, place = self.judge(answer, accepted)
         if answer is None:
             self.settle()
-        if state is None:
-            return None
+        if state in (NOTHING, REFUSED):
+            return state
+        self.lost += state == LOST
         self.count(state)
         value = {"frozen": False, "training": True}.get(fields.get("value"))
         self.changes.append(Change(state, op, fields.get("patterns", ()), value=value, rules=fields.get("rules"),
@@ -211,7 +215,7 @@ class Run(threading.Thread):
         return state
 
     def judge(self, answer, accepted):
-        """(state, place) of a change by its answer, (None, None) if it changes nothing."""
+        """(state, place) of a change by its answer; NOTHING or REFUSED if it changes nothing."""
         if answer is None:
             return (ACCEPTED if accepted else LOST), None
         if not answer["ok"]:
@@ -219,17 +223,22 @@ class Run(threading.Thread):
                 return ACCEPTED, None
             code = answer["error"]["code"]
             self.refusals[code] = self.refusals.get(code, 0) + 1
-            return None, None
+            return (NOTHING if code == "no_rules" else REFUSED), None
         if answer["nothing"]:
             self.count("nothing to do")
-            return None, None
+            return NOTHING, None
         if answer["applied"]:
             return CONFIRMED, (self.attempt, answer["step"])
         return ACCEPTED, None
 
     def reset(self):
+        """Back to the baseline, for certain: from here on no answer that was lost matters."""
+        self.lost = 0
         for op, fields in (("auto", {"patterns": ["**"]}), ("unpin", {"patterns": ["**"]}), ("rules_unload", {})):
-            self.change(op, fields)
+            for _ in range(50):
+                if self.change(op, fields) in (CONFIRMED, ACCEPTED, NOTHING):
+                    break
+                time.sleep(0.02)
 
     # --- its life ---
 
@@ -241,13 +250,13 @@ class Run(threading.Thread):
             self.stop_rank()
         elif not self.only_changes and dice < 0.095:
             self.relaunch()
-        elif dice < 0.14:
+        elif dice < 0.14 and self.is_attached(wait_ms=1):
             self.make_change(vanish=True)
             self.count("clients vanished")
         else:
             self.make_change()
         self.replace_laggards()
-        if len(self.changes) >= self.reset_at:
+        if len(self.changes) >= self.reset_at or self.lost >= LOST_MAX:
             self.reset()
             self.reset_at = len(self.changes) + RESET_EVERY
         time.sleep(self.rng.uniform(0, 0.06))
@@ -266,9 +275,9 @@ class Run(threading.Thread):
         for trainer in self.ranks:
             fz.wait_until(lambda t=trainer: t.reader.step() > last + 10, f"{trainer.name} beyond step {last}")
 
-    def is_attached(self):
+    def is_attached(self, wait_ms=1000):
         try:
-            answer = self.connect().ask("wait", **{"for": "attached"}, run=self.name, wait_ms=1000)
+            answer = self.connect().ask("wait", **{"for": "attached"}, run=self.name, wait_ms=wait_ms)
             return answer["ok"] and answer["met"]
         except NO_ANSWER:
             self.disconnect()
