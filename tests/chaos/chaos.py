@@ -50,12 +50,6 @@ def own_mounts():
     return None
 
 
-def is_sanitized():
-    linked = subprocess.run(["ldd", fz.FREEZERD], capture_output=True, text=True, check=False).stdout
-    with open(fz.FREEZERD, "rb") as program:
-        return "asan" in linked or "tsan" in linked or b"__sanitizer_" in program.read()
-
-
 def fill(folder):
     """Takes all space of a small file system. Returns the file that does."""
     path = os.path.join(folder, "fill")
@@ -197,7 +191,7 @@ class Chaos:
     def check_leaks(self):
         kib = memory_kib(self.daemon.pid)
         self.most_kib = max(self.most_kib, kib)
-        limit = MEMORY_LIMIT_KIB if not is_sanitized() else float("inf")  # whose allocator keeps what was freed
+        limit = MEMORY_LIMIT_KIB if not fz.is_sanitized() else float("inf")  # whose allocator keeps what was freed
         fz.check(self.most_kib < limit, "freezerd needs too much memory", self.most_kib)
         fz.wait_until(lambda: descriptors(self.daemon.pid) <= self.fds,
                       f"freezerd with the {self.fds} descriptors that it began with", 5)

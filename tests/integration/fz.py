@@ -130,6 +130,13 @@ def _die_with_parent():
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def is_sanitized():
+    """Whether freezerd was built with a sanitizer, whose allocator is its own and keeps what was freed."""
+    linked = subprocess.run(["ldd", FREEZERD], capture_output=True, text=True, check=False).stdout
+    with open(FREEZERD, "rb") as program:
+        return "asan" in linked or "tsan" in linked or b"__sanitizer_" in program.read()
+
+
 def mapped_segments(pid):
     """Paths of the segments that a process has mapped."""
     try:

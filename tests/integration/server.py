@@ -340,7 +340,7 @@ def does_not_read(t):
     control.require("ping")
     with open(f"/proc/{daemon.pid}/status", encoding="utf-8") as status:
         rss = next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
-    check(rss < 256 * 1024, "freezerd's memory in KiB", rss)
+    check(rss < 256 * 1024 or fz.is_sanitized(), "freezerd's memory in KiB", rss)
 
 
 if __name__ == "__main__":
