@@ -70,7 +70,7 @@ def half_registered(t):
     with open(f"/proc/{pid}/status", encoding="ascii") as status:
         peak = next(int(line.split()[1]) * 1024 // mib for line in status if line.startswith("VmHWM"))
     fz.note(f"freezerd's largest size: {peak} MiB")
-    check(peak < 1500, "freezerd kept more than it counted", peak)
+    check(peak < 1500 or fz.is_sanitized(), "freezerd kept more than it counted", peak)
 
 
 if __name__ == "__main__":
