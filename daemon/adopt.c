@@ -111,6 +111,7 @@ static int adopt(fz_core *core, fz_segment *segment, const char *name) {
   if (r < 0)
     return r; /* an empty run is left behind: the trainer that comes next begins in it */
   run->segment = segment;
+  fz_gate_set_rewound(segment, false); /* there is no newer one that its ranks could go over to */
   run->incarnation = info->incarnation;
   run->new_processes = false;
   snprintf(run->segment_name, sizeof(run->segment_name), "%s", name);
@@ -230,6 +231,11 @@ int fz_adopt_resume(fz_trainer *trainer, int fd, char *ret_name) {
       r = adopt(core, segment, name);
     if (r == 0)
       return 0;
+  }
+  if (r == 0 && fz_gate_is_rewound(segment)) {
+    fz_segment_free(trainer->left);
+    trainer->left = segment;
+    return 0;
   }
   fz_segment_free(segment);
   return r;

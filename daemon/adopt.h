@@ -24,7 +24,8 @@ void fz_adopt_clean(fz_core *core);
 int fz_adopt_by_name(fz_core *core, const char *name);
 
 /**
- * A trainer handed back the descriptor of the segment that it holds. Adopts it if its run is not known.
+ * A trainer handed back the descriptor of the segment that it holds. Adopts it if its run is not known; keeps it as
+ * trainer->left if another rank's rewind has ended it.
  * @param fd         consumed
  * @param ret_name   the run that the segment names, FZ_RUN_NAME_MAX + 1 bytes
  * @return 0; -EBADMSG, -EPERM and the like: it is none of ours, go on without it

@@ -18,26 +18,17 @@
 #include "daemon/watchers.h"
 
 /**
- * Takes its line for a rank that does not have it, holding nothing: so no slot is written again before it has chosen (a
- * rank that comes alone to a launch with plans may need one that is about to leave the ring), and whoever finds the
- * segment later can tell whose it is.
+ * Whether it comes back in the middle of a rewind, which others have made and it has not: it goes on with the segment
+ * that it holds until it rewinds itself. In the new one its steps, which lie ahead, would be taken for steps begun.
  */
-static void reserve(fz_trainer *trainer) {
-  fz_run *run = trainer->run;
-  struct fz_rank *rank = &run->ranks[trainer->rank];
-  const struct fz_rank_line line = fz_rank_read(run->segment, trainer->rank);
+static bool is_to_rewind(const fz_trainer *trainer) {
+  const fz_run *run = trainer->run;
 
-  if (line.pid == trainer->pid) {
-    uint64_t gen = line.gen;
-    if (trainer->held_incarnation == run->incarnation && trainer->held_gen > gen)
-      gen = trainer->held_gen;
-    rank->gen = gen <= run->plan.gen ? gen : 0;
-    return;
-  }
-  fz_rank_enter(run->segment, trainer->rank, trainer->pid);
-  rank->gen = trainer->held_incarnation == run->incarnation ? trainer->held_gen : 0;
-  if (rank->gen > run->plan.gen)
-    rank->gen = 0;
+  if (!trainer->left || !run->segment)
+    return false;
+  const fz_segment_info *info = fz_segment_get_info(trainer->left);
+  return info->incarnation < run->incarnation && info->attempt == run->attempt && strcmp(info->job, run->job) == 0 &&
+         strcmp(info->run, run->name) == 0;
 }
 
 static void admit(fz_trainer *trainer) {
@@ -47,6 +38,10 @@ static void admit(fz_trainer *trainer) {
   free(trainer->rules);
   trainer->rules = NULL;
   fz_trainer_drop_listed(trainer);
+  if (is_to_rewind(trainer)) {
+    fz_trainer_welcome_back(trainer);
+    return;
+  }
   if (!run->segment) {
     const int r = fz_run_incarnate(run);
     if (r < 0) {
@@ -54,7 +49,6 @@ static void admit(fz_trainer *trainer) {
       return;
     }
   }
-  reserve(trainer);
   fz_run_check_life(run);
   fz_trainer_welcome(trainer);
 }
@@ -296,7 +290,7 @@ void fz_attach_ready(fz_trainer *trainer, const fz_message *message) {
   char text[80];
 
   if (trainer->incarnation != run->incarnation || !run->segment)
-    return; /* it has been overtaken by another rank's rewind, and will hear of it when it rewinds itself */
+    return; /* it has been overtaken by another rank's rewind, and goes over when it rewinds itself */
   if (is_late(trainer, message->ready.step)) {
     fz_trainer_refuse(trainer, true, FZ_CODE_LATE_RANK,
                       "the plan of step %" PRIu64 " has left the ring, the run is far beyond: this rank joins the next "

@@ -66,6 +66,7 @@ fz_trainer *fz_trainer_free(fz_trainer *trainer) {
     return NULL;
   leave_run(trainer, trainer->said_bye ? "has ended" : "is gone");
   fz_trainer_drop_listed(trainer);
+  fz_segment_free(trainer->left);
   free(trainer->rules);
   free(trainer);
   return NULL;
@@ -154,27 +155,64 @@ void fz_trainer_subscribe(fz_trainer *trainer) {
   (void)fz_trainer_send(trainer, &message, -1);
 }
 
-void fz_trainer_welcome(fz_trainer *trainer) {
-  fz_run *run = trainer->run;
+static void send_welcome(fz_trainer *trainer, const fz_segment *segment, const char *name) {
   const fz_message message = {
     .type = FZ_MESSAGE_WELCOME,
     .welcome = {
       .protocol = FZ_PROTOCOL_VERSION,
       .server = "freezerd " PACKAGE_VERSION,
-      .run = run->name,
-      .incarnation = run->incarnation,
-      .segment = run->segment_name,
-      .size = fz_segment_size(run->segment),
+      .run = trainer->run->name,
+      .incarnation = fz_segment_get_info(segment)->incarnation,
+      .segment = name,
+      .size = fz_segment_size(segment),
     },
   };
 
-  trainer->incarnation = run->incarnation;
+  trainer->incarnation = message.welcome.incarnation;
   trainer->state = FZ_TRAINER_WELCOMED;
   /* Without a descriptor to spare the segment's name has to do. */
-  const int r = fz_trainer_send(trainer, &message, fz_segment_fd(run->segment));
+  const int r = fz_trainer_send(trainer, &message, fz_segment_fd(segment));
   if (r == -EMFILE || r == -ENFILE)
     (void)fz_trainer_send(trainer, &message, -1);
 }
+
+/**
+ * Takes its line for a rank that does not have it, holding nothing: so no slot is written again before it has chosen (a
+ * rank that comes alone to a launch with plans may need one that is about to leave the ring), and whoever finds the
+ * segment later can tell whose it is.
+ */
+static void reserve(fz_trainer *trainer) {
+  fz_run *run = trainer->run;
+  struct fz_rank *rank = &run->ranks[trainer->rank];
+  const struct fz_rank_line line = fz_rank_read(run->segment, trainer->rank);
+
+  if (line.pid == trainer->pid) {
+    uint64_t gen = line.gen;
+    if (trainer->held_incarnation == run->incarnation && trainer->held_gen > gen)
+      gen = trainer->held_gen;
+    rank->gen = gen <= run->plan.gen ? gen : 0;
+    return;
+  }
+  fz_rank_enter(run->segment, trainer->rank, trainer->pid);
+  rank->gen = trainer->held_incarnation == run->incarnation ? trainer->held_gen : 0;
+  if (rank->gen > run->plan.gen)
+    rank->gen = 0;
+}
+
+void fz_trainer_welcome(fz_trainer *trainer) {
+  trainer->left = fz_segment_free(trainer->left);
+  reserve(trainer);
+  send_welcome(trainer, trainer->run->segment, trainer->run->segment_name);
+}
+
+void fz_trainer_welcome_back(fz_trainer *trainer) {
+  const fz_segment_info *info = fz_segment_get_info(trainer->left);
+  char name[FZ_SEGMENT_NAME_MAX + 1];
+
+  if (fz_segment_name(name, sizeof(name), trainer->core->uid, info->run_key, info->incarnation) == 0)
+    send_welcome(trainer, trainer->left, name);
+}
+
 /* --------------------------------------------------------------------------------------------------------- messages */
 
 static void on_step(fz_trainer *trainer, const fz_message *message) {
@@ -197,11 +235,13 @@ static void on_rewind(fz_trainer *trainer, const fz_message *message) {
   fz_run *run = trainer->run;
   struct fz_rank *rank = &run->ranks[trainer->rank];
 
-  /* The first rank to rewind opens the new incarnation; the others come after it. */
-  if (trainer->incarnation == run->incarnation) {
+  /* The first rank to rewind opens the new incarnation; the others come after it. It may have failed for want of room. */
+  if (trainer->incarnation == run->incarnation || !run->segment) {
     fz_log_write(&run->core->log, FZ_LOG_NOTICE, FZ_LOG_ABOUT(.event = "run", .run = run->name),
                  "rank %" PRIu32 " goes to step %" PRIu64 " epoch %" PRIu64 ": a new incarnation begins", trainer->rank,
                  message->rewind.step, message->rewind.epoch);
+    if (run->segment)
+      fz_gate_set_rewound(run->segment, true);
     const int r = fz_run_incarnate(run);
     if (r < 0) {
       fz_trainer_refuse(trainer, true, FZ_CODE_NO_MEMORY, "no shared memory for run %s: %s", run->name, strerror(-r));

@@ -40,6 +40,7 @@ struct fz_trainer {
   uint64_t incarnation; /* that it was welcomed to */
   bool said_bye;
   uint64_t held_incarnation, held_gen; /* what it had when it came back; 0: nothing */
+  fz_segment *left;                    /* that segment, if a rewind of another rank has ended it; NULL: not so */
 
   /* from hello */
   char name[FZ_RUN_NAME_MAX + 1];
@@ -65,8 +66,10 @@ void fz_trainer_line(fz_trainer *trainer, const fz_json *root);
 
 /** Sends a message, with a descriptor unless `fd` is -1. As fz_connection_send(). */
 int fz_trainer_send(fz_trainer *trainer, const fz_message *message, int fd);
-/** Sends the segment of its run's incarnation; `ready` is expected next. */
+/** Reserves its line in the segment of its run's incarnation and sends that; `ready` is expected next. */
 void fz_trainer_welcome(fz_trainer *trainer);
+/** Sends back the segment `left`, in which it goes on until it rewinds. */
+void fz_trainer_welcome_back(fz_trainer *trainer);
 void fz_trainer_notice(fz_trainer *trainer, enum fz_level level, const char *code, const char *message);
 /** Another attempt of its job has begun: it is told so and forgets the run. */
 void fz_trainer_retire(fz_trainer *trainer, uint64_t attempt);

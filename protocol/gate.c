@@ -99,6 +99,15 @@ void fz_gate_read(const fz_segment *segment, uint64_t *ret_started, uint64_t *re
   *ret_gen = gen_of(word);
 }
 
+void fz_gate_set_rewound(fz_segment *segment, bool rewound) {
+  assert(segment->for_writing);
+  atomic_store_explicit(&segment->gate->rewound, rewound, memory_order_relaxed);
+}
+
+bool fz_gate_is_rewound(const fz_segment *segment) {
+  return atomic_load_explicit(&segment->gate->rewound, memory_order_relaxed) != 0;
+}
+
 /* ---------------------------------------------------------------------------------------------------- reading slots */
 
 static uint64_t get(const _Atomic uint64_t *slot, size_t word) {

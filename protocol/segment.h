@@ -51,6 +51,7 @@
  *   slot content  words, each stored with release, so that no new word is seen before the 0 in front of it, and loaded
  *                 with acquire, so that the second look at the slot gen comes after. (Fences with relaxed words would
  *                 say the same, but ThreadSanitizer does not know fences.)
+ *   rewound       relaxed: only freezerds read it, and each after the one before it has ended.
  *   rank line     the rank stores gen held with release after it copied the plan, freezerd loads it with acquire
  *                 before it reuses a slot. step and epoch are relaxed: information only. pid != 0 marks the line in
  *                 use: stored with release after the rest; freezerd clears it when the rank is gone.
@@ -180,6 +181,12 @@ int fz_plan_reserve_for(fz_plan *plan, size_t n_params);
 
 /** The gate word as it is. */
 void fz_gate_read(const fz_segment *segment, uint64_t *ret_started, uint64_t *ret_gen);
+/**
+ * Notes in a segment that a rank's rewind has ended its incarnation: the others follow when they rewind themselves, and
+ * until then they are not to be given another one. 0 as the segment is made.
+ */
+void fz_gate_set_rewound(fz_segment *segment, bool rewound);
+bool fz_gate_is_rewound(const fz_segment *segment);
 struct fz_rank_line fz_rank_read(const fz_segment *segment, uint32_t rank);
 /** Whether another living process holds `rank` by fz_rank_lock(). */
 bool fz_rank_is_locked(const fz_segment *segment, uint32_t rank);

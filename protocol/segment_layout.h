@@ -71,6 +71,7 @@ _Static_assert(sizeof(struct fz_layout_rank) == FZ_LAYOUT_LINE, "a line per rank
 
 struct fz_layout_gate {
   _Alignas(FZ_LAYOUT_LINE) _Atomic uint64_t word; /* started << FZ_GATE_GEN_BITS | gen */
+  _Atomic uint64_t rewound;                       /* 1: fz_gate_set_rewound() */
   struct fz_layout_rank ranks[];
 };
 _Static_assert(sizeof(struct fz_layout_gate) == FZ_LAYOUT_LINE, "the word has a line of its own");
