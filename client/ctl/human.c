@@ -2,6 +2,7 @@
 #include "config.h"
 
 #include <langinfo.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -98,6 +99,14 @@ double fz_now_ms(void) {
   return (double)now.tv_sec * 1e3 + (double)now.tv_nsec / 1e6;
 }
 
+/* Bytes at the start of `text` that are printable ASCII: most of all text, which needs no closer look. */
+static size_t plain_bytes(const char *text) {
+  size_t n = 0;
+  while (text[n] >= 0x20 && text[n] < 0x7f)
+    n++;
+  return n;
+}
+
 /* Bytes of the valid UTF-8 character at `text` without control characters, 0 if there is none. */
 static size_t clean_bytes(const char *text) {
   for (size_t n = 1; n <= 4; n++) {
@@ -109,13 +118,14 @@ static size_t clean_bytes(const char *text) {
   return 0;
 }
 
-char *fz_escape(const char *text) {
+static char *escape(const char *text, bool ascii) {
   char *out = malloc(4 * strlen(text) + 1);
   size_t at = 0;
   if (!out)
     return NULL;
   while (*text) {
-    const size_t n = clean_bytes(text);
+    const size_t plain = plain_bytes(text);
+    const size_t n = plain || ascii ? plain : clean_bytes(text);
     if (n == 0) {
       at += (size_t)sprintf(out + at, "\\x%02x", (unsigned char)*text++);
       continue;
@@ -127,6 +137,10 @@ char *fz_escape(const char *text) {
   out[at] = '\0';
   return out;
 }
+
+char *fz_escape(const char *text) { return escape(text, false); }
+
+char *fz_escape_to_ascii(const char *text) { return escape(text, true); }
 
 /* The next character of a text: its bytes in *ret_bytes, its columns as result. What the locale cannot read is a byte. */
 static size_t character_width(const char *text, size_t *ret_bytes) {
@@ -145,8 +159,10 @@ static size_t character_width(const char *text, size_t *ret_bytes) {
 
 size_t fz_width(const char *text) {
   size_t width = 0, bytes;
-  for (; *text; text += bytes)
-    width += character_width(text, &bytes);
+  for (; *text; text += bytes) {
+    bytes = plain_bytes(text);
+    width += bytes ? bytes : character_width(text, &bytes);
+  }
   return width;
 }
 

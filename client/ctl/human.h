@@ -37,6 +37,9 @@ double fz_now_ms(void);
  */
 char *fz_escape(const char *text);
 
+/** The same where the locale has no other letters: all that is not ASCII becomes \xNN, too. */
+char *fz_escape_to_ascii(const char *text);
+
 /** Columns that a text takes on the terminal. */
 size_t fz_width(const char *text);
 

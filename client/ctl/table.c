@@ -20,7 +20,7 @@
 #define SHORTEST 12
 
 struct cell {
-  char *human, *raw;
+  char *text; /* NULL: empty, or in a column that is not shown */
   enum fz_paint paint;
 };
 
@@ -36,6 +36,8 @@ struct fz_table {
   size_t n_columns;
   size_t shown[COLUMNS_MAX]; /* indices of columns, in the order of printing */
   size_t n_shown;
+  bool printed[COLUMNS_MAX]; /* by column: whether its cells are worth keeping */
+  bool raw;                  /* full numbers, for programs */
   struct row *rows;
   size_t n_rows, capacity;
   bool failed; /* out of memory somewhere */
@@ -56,6 +58,7 @@ static int unknown_column(const fz_table *table, const char *word, size_t length
   char upper[64], hint[96] = "'-o help' lists the columns";
   size_t at = 0;
 
+  /* Names are compared whatever their case, so a slip is sought in theirs. */
   for (; at < length && at < sizeof(upper) - 1; at++)
     upper[at] = (char)toupper((unsigned char)word[at]);
   upper[at] = '\0';
@@ -64,7 +67,7 @@ static int unknown_column(const fz_table *table, const char *word, size_t length
   const char *near = fz_suggest(upper, names, table->n_columns);
   if (near)
     snprintf(hint, sizeof(hint), "did you mean '%s'?", near);
-  return fz_fail(table->ctl, "usage", hint, "unknown column '%s'", upper);
+  return fz_fail(table->ctl, "usage", hint, "unknown column '%.*s'", (int)length, word);
 }
 
 /* Reads -o. 0 or the exit status. */
@@ -82,6 +85,17 @@ static int select_columns(fz_table *table, const char *list) {
     list += *list == ',';
   }
   return 0;
+}
+
+/* -q prints the first column whatever -o says. */
+static void note_printed(fz_table *table) {
+  const bool names_only = fz_given(&table->ctl->options, FZ_OPT_QUIET);
+  table->raw = names_only || fz_given(&table->ctl->options, FZ_OPT_PLAIN);
+  if (names_only)
+    table->printed[0] = true;
+  else
+    for (size_t i = 0; i < table->n_shown; i++)
+      table->printed[table->shown[i]] = true;
 }
 
 bool fz_table_new(const fz_ctl *ctl, const struct fz_column *columns, size_t n, fz_table **ret_table, int *ret_status) {
@@ -112,6 +126,7 @@ bool fz_table_new(const fz_ctl *ctl, const struct fz_column *columns, size_t n, 
       if (!(columns[i].flags & FZ_COLUMN_EXTRA))
         table->shown[table->n_shown++] = i;
   }
+  note_printed(table);
   *ret_table = table;
   return true;
 }
@@ -127,10 +142,8 @@ fz_table *fz_table_free(fz_table *table) {
   if (!table)
     return NULL;
   for (size_t r = 0; r < table->n_rows; r++) {
-    for (size_t c = 0; c < table->n_columns; c++) {
-      free(table->rows[r].cells[c].human);
-      free(table->rows[r].cells[c].raw);
-    }
+    for (size_t c = 0; c < table->n_columns; c++)
+      free(table->rows[r].cells[c].text);
     free(table->rows[r].cells);
   }
   free(table->rows);
@@ -161,28 +174,28 @@ long fz_table_add(fz_table *table, long parent) {
 }
 
 void fz_table_set(fz_table *table, long row, size_t column, const char *human, const char *raw, enum fz_paint paint) {
-  if (row < 0)
+  const char *text = table->raw && raw ? raw : human;
+  if (row < 0 || !table->printed[column])
     return;
   struct cell *cell = &table->rows[row].cells[column];
-  cell->human = human ? fz_escape(human) : NULL;
-  cell->raw = raw ? fz_escape(raw) : NULL;
+  if (text)
+    cell->text = table->raw || table->ctl->style.unicode ? fz_escape(text) : fz_escape_to_ascii(text);
   cell->paint = paint;
-  if ((human && !cell->human) || (raw && !cell->raw))
+  if (text && !cell->text)
     table->failed = true;
 }
 
-static const char *human_of(const struct cell *cell) { return cell->human ? cell->human : ""; }
-static const char *raw_of(const struct cell *cell) { return cell->raw ? cell->raw : human_of(cell); }
+static const char *text_of(const struct cell *cell) { return cell->text ? cell->text : ""; }
 
 static void print_plain(const fz_table *table) {
   for (size_t r = 0; r < table->n_rows; r++)
     for (size_t i = 0; i < table->n_shown; i++)
-      printf("%s%c", raw_of(&table->rows[r].cells[table->shown[i]]), i + 1 < table->n_shown ? '\t' : '\n');
+      printf("%s%c", text_of(&table->rows[r].cells[table->shown[i]]), i + 1 < table->n_shown ? '\t' : '\n');
 }
 
 static void print_names(const fz_table *table) {
   for (size_t r = 0; r < table->n_rows; r++)
-    printf("%s\n", raw_of(&table->rows[r].cells[0]));
+    printf("%s\n", text_of(&table->rows[r].cells[0]));
 }
 
 /* Columns that the branches in front of a cell take. */
@@ -194,7 +207,7 @@ static size_t column_width(const fz_table *table, size_t column) {
   size_t width = fz_width(table->columns[column].name);
   for (size_t r = 0; r < table->n_rows; r++) {
     const size_t w =
-      branch_width(&table->columns[column], &table->rows[r]) + fz_width(human_of(&table->rows[r].cells[column]));
+      branch_width(&table->columns[column], &table->rows[r]) + fz_width(text_of(&table->rows[r].cells[column]));
     if (w > width)
       width = w;
   }
@@ -207,27 +220,25 @@ static void shorten_column(fz_table *table, size_t column, size_t width) {
     struct cell *cell = &table->rows[r].cells[column];
     const size_t branches = branch_width(&table->columns[column], &table->rows[r]);
     const size_t room = width > branches + 3 ? width - branches : 4;
-    if (!cell->human || fz_width(cell->human) <= room)
+    if (!cell->text || fz_width(cell->text) <= room)
       continue;
-    char *text = fz_shorten(cell->human, room, table->columns[column].flags & FZ_COLUMN_MIDDLE);
+    char *text = fz_shorten(cell->text, room, table->columns[column].flags & FZ_COLUMN_MIDDLE);
     if (!text) {
       table->failed = true;
       continue;
     }
-    free(cell->human);
-    cell->human = text;
+    free(cell->text);
+    cell->text = text;
   }
 }
 
-/* Fits the table into the terminal: first what may be cut at its end, then names. */
-static void fit(fz_table *table) {
+/* Fits the table into the terminal: first what may be cut at its end, then names. `widths` are those of what is shown. */
+static void fit(fz_table *table, size_t *widths) {
   static const unsigned order[] = { FZ_COLUMN_END, FZ_COLUMN_MIDDLE };
-  size_t total = 0, widths[COLUMNS_MAX];
+  size_t total = 0;
 
-  for (size_t i = 0; i < table->n_shown; i++) {
-    widths[i] = column_width(table, table->shown[i]);
+  for (size_t i = 0; i < table->n_shown; i++)
     total += widths[i] + (i ? strlen(SEPARATOR) : 0);
-  }
   for (size_t o = 0; o < sizeof(order) / sizeof(order[0]); o++)
     for (size_t i = 0; i < table->n_shown && total > table->ctl->style.width; i++) {
       if (!(table->columns[table->shown[i]].flags & order[o]) || widths[i] <= SHORTEST)
@@ -236,7 +247,45 @@ static void fit(fz_table *table) {
       const size_t width = widths[i] - SHORTEST > over ? widths[i] - over : SHORTEST;
       shorten_column(table, table->shown[i], width);
       total -= widths[i] - width;
+      widths[i] = width;
     }
+}
+
+static void print_blanks(size_t n) {
+  for (; n > 0; n--)
+    putchar(' ');
+}
+
+/* Prints one line. Blanks are owed until something follows them, so that none end it. */
+static void print_line(const fz_table *table, const struct row *row, const size_t *widths) {
+  size_t owed = 0;
+
+  for (size_t i = 0; i < table->n_shown; i++) {
+    const struct fz_column *column = &table->columns[table->shown[i]];
+    const struct cell *cell = row ? &row->cells[table->shown[i]] : NULL;
+    const char *text = cell ? text_of(cell) : column->name;
+    const enum fz_paint paint = cell ? cell->paint : FZ_PAINT_NONE;
+    const size_t width = fz_width(text), pad = widths[i] > width ? widths[i] - width : 0;
+    if (column->flags & FZ_COLUMN_RIGHT)
+      owed += pad;
+    if (*text) {
+      print_blanks(owed);
+      owed = 0;
+      fputs(fz_paint_on(&table->ctl->style, paint), stdout);
+      fputs(text, stdout);
+      fputs(fz_paint_off(&table->ctl->style, paint), stdout);
+    }
+    owed += strlen(SEPARATOR);
+    if (!(column->flags & FZ_COLUMN_RIGHT))
+      owed += pad;
+  }
+  putchar('\n');
+}
+
+static void print_flat(const fz_table *table, const size_t *widths) {
+  print_line(table, NULL, widths);
+  for (size_t r = 0; r < table->n_rows; r++)
+    print_line(table, &table->rows[r], widths);
 }
 
 /* Prints lines without the blanks that smartcols leaves behind an empty last cell. */
@@ -260,7 +309,7 @@ static int add_line(const fz_table *table, struct libscols_table *out, size_t r,
   for (size_t i = 0; i < table->n_shown; i++) {
     const struct cell *cell = &row->cells[table->shown[i]];
     const char *sequence = fz_paint_sequence(cell->paint);
-    if (scols_line_set_data(lines[r], i, human_of(cell)) != 0)
+    if (scols_line_set_data(lines[r], i, text_of(cell)) != 0)
       return -ENOMEM;
     if (sequence && table->ctl->style.color && scols_cell_set_color(scols_line_get_cell(lines[r], i), sequence) != 0)
       return -ENOMEM;
@@ -272,8 +321,9 @@ static int fill(const fz_table *table, struct libscols_table *out) {
   struct libscols_line **lines = calloc(table->n_rows + 1, sizeof(struct libscols_line *));
   int r = lines ? 0 : -ENOMEM;
 
-  /* All measuring has been done: smartcols must not look at the terminal, or it would cut. */
+  /* All measuring and escaping has been done: smartcols must not look at the terminal, or it would cut. */
   scols_table_set_termforce(out, SCOLS_TERMFORCE_NEVER);
+  scols_table_enable_noencoding(out, 1);
   scols_table_enable_colors(out, table->ctl->style.color);
   scols_table_set_column_separator(out, SEPARATOR);
   for (size_t i = 0; r == 0 && i < table->n_shown; i++) {
@@ -289,11 +339,7 @@ static int fill(const fz_table *table, struct libscols_table *out) {
   return r;
 }
 
-static int print_aligned(fz_table *table) {
-  if (table->n_rows == 0)
-    return 0;
-  if (table->ctl->style.terminal && !fz_given(&table->ctl->options, FZ_OPT_WIDE))
-    fit(table);
+static int print_tree(const fz_table *table) {
   char *text = NULL;
   struct libscols_table *out = scols_new_table();
   if (!out)
@@ -306,6 +352,32 @@ static int print_aligned(fz_table *table) {
     print_trimmed(text);
   free(text);
   return r;
+}
+
+static bool has_branches(const fz_table *table) {
+  for (size_t r = 0; r < table->n_rows; r++)
+    if (table->rows[r].parent >= 0)
+      return true;
+  return false;
+}
+
+/*
+ * Branches are smartcols' work. It measures each cell many times, though, which takes a second for the hundred thousand
+ * lines that a list may have; those need no more than blanks between what was measured here.
+ */
+static int print_aligned(fz_table *table) {
+  size_t widths[COLUMNS_MAX];
+
+  if (table->n_rows == 0)
+    return 0;
+  for (size_t i = 0; i < table->n_shown; i++)
+    widths[i] = column_width(table, table->shown[i]);
+  if (table->ctl->style.terminal && !fz_given(&table->ctl->options, FZ_OPT_WIDE))
+    fit(table, widths);
+  if (has_branches(table))
+    return print_tree(table);
+  print_flat(table, widths);
+  return 0;
 }
 
 int fz_table_print(fz_table *table) {

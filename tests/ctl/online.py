@@ -456,9 +456,13 @@ def ping(t):
 
 @fz.test("names from outside do not reach the terminal as they are")
 def hostile_names(t):
-    start(t, params=[("größe.w", 10, 1), ("b", 10, 1)])
+    start(t, params=[("größe.w", 10, 1), ("größe.\\x1b", 10, 1), ("b", 10, 1)])
     check("größe.w" in t.ctl("list").out, "UTF-8")
-    check("gr\\xc3\\xb6\\xc3\\x9fe.w" in t.ctl("list", env={"LC_ALL": "C"}).out, "a locale that has no such letter")
+    for words, name in ((["list"], "größe.w"), (["list", "--depth", "9"], "größe")):
+        ascii_name = name.replace("ö", "\\xc3\\xb6").replace("ß", "\\xc3\\x9f")
+        check(f"{ascii_name} " in t.ctl(*words, env={"LC_ALL": "C"}).out, "a locale that has no such letter", words)
+        check("\\x1b " in t.ctl(*words, env={"LC_ALL": "C"}).out, "a backslash is one", words)
+        check(name in t.ctl(*words, "--plain", env={"LC_ALL": "C"}).out, "full names for programs", words)
     result = t.ctl("freeze", "b", "--reason", "a\x1b[31mred")
     check("\x1b" not in result.out + result.err + t.ctl("explain", "b").out + t.ctl().out, "escapes", result)
 
