@@ -65,3 +65,5 @@ int freezer_batch_begin(freezer_t *f, uint64_t step, uint64_t epoch) {
     tick(f);
   return changed ? 1 : r < 0 ? r : 0;
 }
+
+int freezer_batch_next(freezer_t *f) { return f ? freezer_batch_begin(f, f->step + f->begun, f->epoch) : -EINVAL; }

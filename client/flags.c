@@ -81,6 +81,13 @@ int freezer_next_change(freezer_t *f, size_t *index, bool *requires_grad) {
   return 1;
 }
 
+size_t freezer_next_changes(freezer_t *f, size_t *indices, bool *requires_grad, size_t count) {
+  size_t n = 0;
+  while (n < count && freezer_next_change(f, &indices[n], &requires_grad[n]) == 1)
+    n++;
+  return n;
+}
+
 size_t freezer_first_trainable(const freezer_t *f) { return f ? f->first_trainable : 0; }
 
 uint64_t freezer_generation(const freezer_t *f) { return f ? f->plan.gen : 0; }

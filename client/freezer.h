@@ -102,13 +102,15 @@ typedef struct freezer_options {
   freezer_broadcast_fn broadcast; /**< several machines (see above); NULL: one */
   void *broadcast_user;           /**< given back to broadcast */
   bool broadcast_root;            /**< with broadcast: this is the process that attaches */
+  const char *program;            /**< what a run without a name is called after, where the scheduler has none: a
+                                       script, say, that an interpreter runs; NULL: this program */
 } freezer_options_t;
 
 /* In the order of the members, since C++ before 2020 knows no names here. */
 #define FREEZER_OPTIONS_INIT \
   { \
     sizeof(freezer_options_t), sizeof(freezer_param_t), NULL, NULL, NULL, NULL, 0, 0, 1, 0, 0, NULL, -1, NULL, NULL, \
-      NULL, NULL, false \
+      NULL, NULL, false, NULL \
   }
 
 /**
@@ -134,6 +136,12 @@ FREEZER_API int freezer_open(freezer_t **out, const freezer_options_t *options, 
  */
 FREEZER_API int freezer_batch_begin(freezer_t *f, uint64_t step, uint64_t epoch);
 
+/**
+ * As freezer_batch_begin() at the step after the last, in the same epoch: for what is told only that an optimizer step
+ * is over, and counts nothing itself.
+ */
+FREEZER_API int freezer_batch_next(freezer_t *f);
+
 /** The flag of parameter `index` as of the last freezer_batch_begin(); true for an index out of range. */
 FREEZER_API bool freezer_requires_grad(const freezer_t *f, size_t index);
 
@@ -144,8 +152,29 @@ FREEZER_API bool freezer_requires_grad(const freezer_t *f, size_t index);
  */
 FREEZER_API int freezer_next_change(freezer_t *f, size_t *index, bool *requires_grad);
 
+/**
+ * As freezer_next_change(), many at a time, for callers to whom a call is dear.
+ * @param[out] indices        room for `count`
+ * @param[out] requires_grad  room for `count`
+ * @return how many there were, fewer than `count` when no more are left
+ */
+FREEZER_API size_t freezer_next_changes(freezer_t *f, size_t *indices, bool *requires_grad, size_t count);
+
 /** Index of the first parameter that requires grad, or the count when none does: backward may stop below it. */
 FREEZER_API size_t freezer_first_trainable(const freezer_t *f);
+
+/** Where a rank is and to whom it is attached, as of the last call. Starts with its own size, so that it can grow. */
+typedef struct freezer_info {
+  size_t size;          /**< sizeof(freezer_info_t), set by the caller */
+  bool attached;        /**< freezerd is connected and knows this rank */
+  const char *run;      /**< name that freezerd gave the run; before that, the one it asks for. Until the next call */
+  const char *socket;   /**< path of freezerd's socket, NULL when not connected. Until the next call */
+  uint64_t incarnation; /**< of the plan in force, 0 before the first */
+  uint64_t step, epoch; /**< of the last batch, or of the first that is to come */
+} freezer_info_t;
+
+/** Fills in `info`. 0; -EINVAL a size that is none. */
+FREEZER_API int freezer_info(const freezer_t *f, freezer_info_t *info);
 
 /** Number of the plan in force, 0 before the first. */
 FREEZER_API uint64_t freezer_generation(const freezer_t *f);

@@ -61,7 +61,8 @@ struct fz_metric_slot {
 
 struct fz_link {
   enum fz_link_state state;
-  fz_socket_search places; /* untried: copied for each attempt */
+  fz_socket_search places;              /* untried: copied for each attempt */
+  char path[FZ_SOCKET_DISPLAY_MAX + 1]; /* of the socket, while fd is open */
   int fd;
   uid_t peer_uid;
   fz_line_reader reader;

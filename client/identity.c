@@ -84,14 +84,15 @@ static unsigned long long start_time(pid_t pid) {
   return at ? strtoull(at + 1, NULL, 10) : 0;
 }
 
-int fz_identity_run(struct fz_identity *identity, const char *given) {
+int fz_identity_run(struct fz_identity *identity, const char *given, const char *program) {
   if (!given)
     given = variable("FREEZER_RUN");
   if (given)
     return take_given(identity->run, sizeof(identity->run), given);
 
   char tail[121];
-  const char *head = program_invocation_short_name, *torch = torch_run(), *pod = variable("HOSTNAME");
+  const char *head = program ? program : program_invocation_short_name, *torch = torch_run(),
+             *pod = variable("HOSTNAME");
   if (in_slurm_job()) {
     slurm_step(tail, sizeof(tail));
     head = variable("SLURM_JOB_NAME") ? variable("SLURM_JOB_NAME") : head;

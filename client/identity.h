@@ -18,9 +18,10 @@ struct fz_identity {
 /**
  * Fills in the run's name: `given`; $FREEZER_RUN; else the program's name (SLURM: the job's) and what tells this job
  * from others: SLURM's job and step, torchrun's run id, the pod, or the parent process.
+ * @param program  what to take for the program's name; NULL: that of this process
  * @return 0; -EINVAL a name that was given is empty, too long or not clean
  */
-int fz_identity_run(struct fz_identity *identity, const char *given);
+int fz_identity_run(struct fz_identity *identity, const char *given, const char *program);
 
 /**
  * Fills in job and attempt: `given`; torchrun's run id and restart count; SLURM's job, step and restart count; MPI's

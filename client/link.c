@@ -318,6 +318,7 @@ static void begin(freezer_t *f, int64_t now_ms) {
     (void)close(fd);
     return;
   }
+  (void)snprintf(link->path, sizeof(link->path), "%s", fz_socket_connected(&search)->path);
   link->fd = fd;
   link->peer_uid = peer.uid;
   link->state = FZ_LINK_HELLO;

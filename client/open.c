@@ -75,7 +75,7 @@ static int take_identity(freezer_t *f, const freezer_options_t *options) {
   identity->rank = options->rank;
   identity->world = options->world;
   identity->pid = (uint64_t)getpid();
-  const int r = fz_identity_run(identity, options->run);
+  const int r = fz_identity_run(identity, options->run, options->program);
   return r < 0 ? r : fz_identity_launch(identity, options->job, options->attempt);
 }
 
@@ -227,6 +227,19 @@ int freezer_rewind(freezer_t *f, uint64_t step, uint64_t epoch) {
   fz_link_rewind(f, held);
   fz_events_set_thresholds(f);
   return attach(f);
+}
+
+int freezer_info(const freezer_t *f, freezer_info_t *info) {
+  if (!f || !info || info->size < sizeof(*info))
+    return -EINVAL;
+  const struct fz_link *link = &f->link;
+  info->attached = link->state == FZ_LINK_READY;
+  info->run = link->name_given[0] ? link->name_given : f->identity.run;
+  info->socket = link->fd >= 0 ? link->path : NULL;
+  info->incarnation = f->plan.gen > 0 && f->current ? fz_segment_get_info(f->current)->incarnation : 0;
+  info->step = f->step;
+  info->epoch = f->epoch;
+  return 0;
 }
 
 void freezer_close(freezer_t *f) {

@@ -138,6 +138,9 @@ START_TEST(null_handles)
   ck_assert_int_eq(freezer_batch_begin(NULL, 0, 0), -EINVAL);
   ck_assert(freezer_requires_grad(NULL, 0));
   ck_assert_int_eq(freezer_next_change(NULL, &index, &flag), 0);
+  ck_assert_int_eq(freezer_batch_next(NULL), -EINVAL);
+  ck_assert_uint_eq(freezer_next_changes(NULL, &index, &flag, 1), 0);
+  ck_assert_int_eq(freezer_info(NULL, &(freezer_info_t){ .size = sizeof(freezer_info_t) }), -EINVAL);
   ck_assert_uint_eq(freezer_generation(NULL), 0);
   ck_assert_int_eq(freezer_metric(NULL, "a", 1), -EINVAL);
   ck_assert_int_eq(freezer_rewind(NULL, 0, 0), -EINVAL);
@@ -164,6 +167,24 @@ START_TEST(steps_out_of_range_and_back)
   ck_assert_int_eq(freezer_rewind(f, FZ_STEP_MAX + 1, 0), -EINVAL);
   ck_assert_int_eq(freezer_rewind(f, 3, 0), 0);
   ck_assert_int_eq(freezer_batch_begin(f, 3, 0), 0);
+}
+END_TEST
+
+START_TEST(one_step_after_another)
+{
+  freezer_info_t info = { .size = sizeof(info) };
+  open_at(10, 2);
+  ck_assert_int_eq(freezer_batch_next(f), 0); /* the first */
+  ck_assert_int_eq(freezer_info(f, &info), 0);
+  ck_assert_uint_eq(info.step, 10);
+  ck_assert_int_eq(freezer_batch_next(f), 0);
+  ck_assert_int_eq(freezer_batch_begin(f, 11, 3), 0);
+  ck_assert_int_eq(freezer_batch_next(f), 0);
+  ck_assert_int_eq(freezer_info(f, &info), 0);
+  ck_assert_uint_eq(info.step, 12);
+  ck_assert_uint_eq(info.epoch, 3);
+  ck_assert_int_eq(freezer_batch_begin(f, FZ_STEP_MAX, 3), 0);
+  ck_assert_int_eq(freezer_batch_next(f), -EINVAL);
 }
 END_TEST
 
@@ -308,6 +329,23 @@ START_TEST(changes_add_up)
   ck_assert_int_eq(freezer_batch_begin(f, 1, 0), 1);
   ck_assert_int_eq(freezer_batch_begin(f, 2, 0), 1);
   ck_assert_str_eq(fake_changes(f), "0- 1- 2+");
+}
+END_TEST
+
+START_TEST(many_at_a_time)
+{
+  size_t indices[COUNT + 1];
+  bool flags[COUNT + 1];
+  open_at(0, 0);
+  fake_attach(&fake, f, 1, 0, 0);
+  (void)fake_publish(&fake, 1, &(const struct fake_row){ .mask = "0010" }, 1, FZ_TIME_NEVER);
+  ck_assert_int_eq(freezer_batch_next(f), 1);
+  ck_assert_uint_eq(freezer_next_changes(f, indices, flags, 0), 0);
+  ck_assert_uint_eq(freezer_next_changes(f, indices, flags, 2), 2);
+  ck_assert(indices[0] == 0 && !flags[0] && indices[1] == 1 && !flags[1]);
+  ck_assert_uint_eq(freezer_next_changes(f, indices, flags, COUNT + 1), 1);
+  ck_assert(indices[0] == 2 && flags[0]);
+  ck_assert_uint_eq(freezer_next_changes(f, indices, flags, COUNT + 1), 0);
 }
 END_TEST
 
@@ -665,8 +703,38 @@ START_TEST(refusal_is_told_once_and_tried_again)
 }
 END_TEST
 
+START_TEST(who_is_at_the_other_end)
+{
+  freezer_info_t info = { .size = sizeof(info) };
+  open_at(0, 0);
+  ck_assert_int_eq(freezer_info(f, NULL), -EINVAL);
+  info.size--;
+  ck_assert_int_eq(freezer_info(f, &info), -EINVAL);
+  info.size++;
+  ck_assert_int_eq(freezer_info(f, &info), 0);
+  ck_assert(!info.attached);
+  ck_assert_str_eq(info.run, "run");
+  fake_attach(&fake, f, 1, 0, 0);
+  ck_assert_int_eq(freezer_info(f, &info), 0);
+  ck_assert(info.attached);
+  ck_assert_str_eq(info.socket, fake.path);
+  ck_assert_uint_eq(info.incarnation, 0);
+  (void)fake_publish(&fake, 1, &(const struct fake_row){ .mask = "1100" }, 1, FZ_TIME_NEVER);
+  ck_assert_int_eq(freezer_batch_begin(f, 1, 0), 0);
+  ck_assert_int_eq(freezer_info(f, &info), 0);
+  ck_assert_uint_eq(info.incarnation, fz_segment_get_info(f->current)->incarnation);
+  fake_kill(&fake);
+  for (uint64_t step = 2; f->link.state != FZ_LINK_DOWN; step++)
+    ck_assert_int_eq(freezer_batch_begin(f, step, 0), 0);
+  ck_assert_int_eq(freezer_info(f, &info), 0);
+  ck_assert(!info.attached);
+  ck_assert_ptr_null(info.socket);
+}
+END_TEST
+
 START_TEST(renamed_run)
 {
+  freezer_info_t info = { .size = sizeof(info) };
   open_at(0, 0);
   (void)fake_expect(&fake, f, 0, 0, FZ_MESSAGE_HELLO);
   ck_assert_int_eq(fz_params_new(&fake.params), 0);
@@ -679,6 +747,8 @@ START_TEST(renamed_run)
   fake_welcome(&fake, "run-2");
   (void)fake_expect(&fake, f, 0, 0, FZ_MESSAGE_READY);
   ck_assert_ptr_nonnull(strstr(said, "this one is called 'run-2'"));
+  ck_assert_int_eq(freezer_info(f, &info), 0);
+  ck_assert_str_eq(info.run, "run-2");
 }
 END_TEST
 
@@ -798,6 +868,7 @@ Suite *fz_suite(void) {
   tcase_add_test(alone, larger_structs);
   tcase_add_test(alone, null_handles);
   tcase_add_test(alone, steps_out_of_range_and_back);
+  tcase_add_test(alone, one_step_after_another);
   tcase_add_test(alone, metric_names);
   tcase_add_test(alone, without_daemon);
   tcase_add_test(alone, environment);
@@ -809,6 +880,7 @@ Suite *fz_suite(void) {
   tcase_add_test(plan, plan_with_a_future);
   tcase_add_test(plan, plan_is_fixed_for_the_step);
   tcase_add_test(plan, changes_add_up);
+  tcase_add_test(plan, many_at_a_time);
   tcase_add_test(plan, an_edge_writes_all);
   tcase_add_test(plan, gate_and_line);
   suite_add_tcase(suite, plan);
@@ -833,6 +905,7 @@ Suite *fz_suite(void) {
   tcase_add_test(link, rewind_gets_a_new_incarnation);
   tcase_add_test(link, rewind_while_daemon_is_away);
   tcase_add_test(link, refusal_is_told_once_and_tried_again);
+  tcase_add_test(link, who_is_at_the_other_end);
   tcase_add_test(link, renamed_run);
   tcase_add_loop_test(link, garbage_ends_the_connection, 0, sizeof(garbage) / sizeof(garbage[0]));
   tcase_add_test(link, unknown_message_is_ignored);

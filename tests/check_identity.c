@@ -33,7 +33,7 @@ static void setup(void) {
 static void set(const char *variable, const char *value) { ck_assert_int_eq(setenv(variable, value, 1), 0); }
 
 static void find(void) {
-  ck_assert_int_eq(fz_identity_run(&identity, NULL), 0);
+  ck_assert_int_eq(fz_identity_run(&identity, NULL, NULL), 0);
   ck_assert_int_eq(fz_identity_launch(&identity, NULL, 0), 0);
 }
 
@@ -41,12 +41,12 @@ START_TEST(given_wins)
 {
   set("FREEZER_RUN", "from the environment");
   set("SLURM_JOB_ID", "7");
-  ck_assert_int_eq(fz_identity_run(&identity, "mine"), 0);
+  ck_assert_int_eq(fz_identity_run(&identity, "mine", NULL), 0);
   ck_assert_str_eq(identity.run, "mine");
   ck_assert_int_eq(fz_identity_launch(&identity, "job", 4), 0);
   ck_assert_str_eq(identity.job, "job");
   ck_assert_uint_eq(identity.attempt, 4);
-  ck_assert_int_eq(fz_identity_run(&identity, NULL), 0);
+  ck_assert_int_eq(fz_identity_run(&identity, NULL, NULL), 0);
   ck_assert_str_eq(identity.run, "from the environment");
 }
 END_TEST
@@ -55,11 +55,22 @@ START_TEST(bad_names_are_refused)
 {
   static char longest[FZ_RUN_NAME_MAX + 2];
   memset(longest, 'x', FZ_RUN_NAME_MAX + 1);
-  ck_assert_int_eq(fz_identity_run(&identity, longest), -EINVAL);
-  ck_assert_int_eq(fz_identity_run(&identity, ""), -EINVAL);
+  ck_assert_int_eq(fz_identity_run(&identity, longest, NULL), -EINVAL);
+  ck_assert_int_eq(fz_identity_run(&identity, "", NULL), -EINVAL);
   ck_assert_int_eq(fz_identity_launch(&identity, "a\tb", 0), -EINVAL);
   set("FREEZER_RUN", "\xff");
-  ck_assert_int_eq(fz_identity_run(&identity, NULL), -EINVAL);
+  ck_assert_int_eq(fz_identity_run(&identity, NULL, NULL), -EINVAL);
+}
+END_TEST
+
+START_TEST(a_program_by_another_name)
+{
+  char want[64];
+  (void)snprintf(want, sizeof(want), "train.py-%ld", (long)getppid());
+  ck_assert_int_eq(fz_identity_run(&identity, NULL, "train.py"), 0);
+  ck_assert_str_eq(identity.run, want);
+  ck_assert_int_eq(fz_identity_run(&identity, "mine", "train.py"), 0);
+  ck_assert_str_eq(identity.run, "mine");
 }
 END_TEST
 
@@ -145,6 +156,7 @@ Suite *fz_suite(void) {
   tcase_add_checked_fixture(tcase, setup, NULL);
   tcase_add_test(tcase, given_wins);
   tcase_add_test(tcase, bad_names_are_refused);
+  tcase_add_test(tcase, a_program_by_another_name);
   tcase_add_test(tcase, slurm);
   tcase_add_test(tcase, torchrun);
   tcase_add_test(tcase, mpi_and_pods);
