@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "daemon/adopt.h"
+#include "daemon/record.h"
 #include "daemon/run.h"
 #include "daemon/state.h"
 
@@ -124,6 +125,8 @@ static int adopt(fz_core *core, fz_segment *segment, const char *name) {
   take_decisions(run);
   run->saved = fz_json_free(run->saved);
   fz_run_check_life(run);
+  fz_record_add(run, &(const struct fz_record){
+                       .event = "restarted", .gen = run->plan.gen, .text = "a new freezerd carries the run on" });
   fz_log_write(&core->log, FZ_LOG_NOTICE, FZ_LOG_ABOUT(.event = "run", .run = run->name, .gen = run->plan.gen),
                "found alive: incarnation %" PRIu64 ", gen %" PRIu64 ", goes on", run->incarnation, run->plan.gen);
   if (run->adopted)

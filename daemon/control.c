@@ -30,6 +30,8 @@ static void (*const ops[])(fz_client *client, const fz_request *request) = {
   [FZ_OP_RULES_SHOW] = fz_op_rules_show,
   [FZ_OP_RULES_UNLOAD] = fz_op_change,
   [FZ_OP_EXPLAIN] = fz_op_explain,
+  [FZ_OP_HISTORY] = fz_op_history,
+  [FZ_OP_REVERT] = fz_op_change,
   [FZ_OP_WATCH] = fz_op_watch,
   [FZ_OP_WAIT] = fz_op_wait,
 };

@@ -34,6 +34,7 @@ void fz_op_status(fz_client *client, const fz_request *request);
 void fz_op_list(fz_client *client, const fz_request *request);
 void fz_op_is_frozen(fz_client *client, const fz_request *request);
 void fz_op_explain(fz_client *client, const fz_request *request);
+void fz_op_history(fz_client *client, const fz_request *request);
 void fz_op_change(fz_client *client, const fz_request *request);
 void fz_op_rules_check(fz_client *client, const fz_request *request);
 void fz_op_rules_show(fz_client *client, const fz_request *request);

@@ -11,6 +11,7 @@
 #include "daemon/guards.h"
 #include "daemon/pending.h"
 #include "daemon/publisher.h"
+#include "daemon/revert.h"
 #include "daemon/rules/explain.h"
 #include "daemon/rules/planner.h"
 #include "daemon/run.h"
@@ -107,6 +108,8 @@ static int read_request(struct trial *trial) {
       return 0;
     fz_client_error(trial->client, trial->request->id, FZ_CODE_NO_RULES, NULL, "run %s has no rules", trial->run->name);
     return -ENOENT;
+  case FZ_OP_REVERT:
+    return fz_revert_find(trial->client, trial->request, trial->run, pending);
   default:
     break;
   }
@@ -221,6 +224,12 @@ static char *describe(const struct trial *trial, const uint64_t *changed) {
   case FZ_OP_RULES_UNLOAD:
     text = strdup("unloaded the rules");
     break;
+  case FZ_OP_REVERT:
+    text = outcome->changed ? fz_text_format("reverted to gen %" PRIu64 ": %s %s (%s)", pending->to_gen,
+                                             verb(pending->op, &outcome->delta), name,
+                                             fz_text_elements(outcome->changed_elements, count))
+                            : fz_text_format("reverted to gen %" PRIu64, pending->to_gen);
+    break;
   default:
     break;
   }
@@ -228,20 +237,28 @@ static char *describe(const struct trial *trial, const uint64_t *changed) {
   return text;
 }
 
+/**
+ * The command that takes it back. What is queued before this change would go with it, and has no gen yet that one could
+ * go back to; a change of a run without a plan has none either.
+ */
 static char *undo_of(const struct trial *trial) {
-  const fz_pending *pending = trial->pending;
+  const fz_run *run = trial->run;
 
-  switch (pending->op) {
+  switch (trial->pending->op) {
   case FZ_OP_FREEZE:
   case FZ_OP_UNFREEZE:
-    return fz_text_command("freezerctl auto", pending->patterns, pending->n_patterns);
   case FZ_OP_PIN:
-    return fz_text_command("freezerctl unpin", pending->patterns, pending->n_patterns);
   case FZ_OP_RULES_LOAD:
-    return fz_layers_rules(trial->run->layers) ? NULL : strdup("freezerctl rules unload");
+    break;
   default:
     return NULL;
   }
+  if (run->plan.gen == 0 || run->adopted)
+    return NULL;
+  for (const fz_pending *pending = run->pendings; pending; pending = pending->next)
+    if (pending->gen == 0)
+      return NULL;
+  return fz_text_format("freezerctl revert %" PRIu64, run->plan.gen);
 }
 
 /** Sentences on what the change does not do, or does only later. */
@@ -359,13 +376,49 @@ static void answer_part(struct trial *trial, const fz_pending *pending) {
   fz_client_send(trial->client);
 }
 
+/** Whose the rules are with this change; false: it leaves the rules alone. */
+static bool new_rules(const struct trial *trial, struct fz_state_rules *ret_rules) {
+  const fz_pending *pending = trial->pending;
+
+  *ret_rules = (struct fz_state_rules){ FZ_RULES_CONTROL, pending->source, pending->by };
+  if (pending->op == FZ_OP_REVERT) {
+    *ret_rules = (struct fz_state_rules){ pending->rules_origin, pending->source, pending->rules_by };
+    return fz_layers_rules(trial->layers) != fz_layers_rules(trial->run->layers);
+  }
+  return pending->op == FZ_OP_RULES_LOAD || pending->op == FZ_OP_RULES_UNLOAD;
+}
+
+/** Puts it on disk. Not 0: an error was answered, and nothing has changed. */
+static int keep(struct trial *trial, const struct fz_state_rules *rules) {
+  fz_run *run = trial->run;
+  const struct fz_record record = {
+    .event = "change",
+    .gen = run->plan.gen + 1,
+    .has_step = true,
+    .step = trial->step,
+    .pending = trial->pending,
+  };
+  const int r = fz_state_save(run, trial->layers, rules, &record);
+
+  if (r == 0) {
+    trial->pending->serial = run->serial;
+    return 0;
+  }
+  fz_client_error(trial->client, trial->request->id, r == -E2BIG ? FZ_CODE_TOO_MANY : FZ_CODE_INTERNAL,
+                  r == -E2BIG ? "'freezerctl auto' and 'unpin' make room" : NULL,
+                  "the change cannot be saved in %s, nothing was changed: %s",
+                  run->core->state_dir ? run->core->state_dir : "memory",
+                  r == -E2BIG ? "the run's overrides, pins and rules take more than 1 MiB" : strerror(-r));
+  return r;
+}
+
 /** The change becomes the run's. */
 static void accept_change(struct trial *trial) {
   fz_run *run = trial->run;
   fz_pending *pending = trial->pending;
   fz_waiter *waiter = NULL;
-  const bool of_rules = pending->op == FZ_OP_RULES_LOAD || pending->op == FZ_OP_RULES_UNLOAD;
-  const struct fz_state_rules rules = { FZ_RULES_CONTROL, pending->source, pending->by };
+  struct fz_state_rules rules;
+  const bool of_rules = new_rules(trial, &rules);
 
   /* First what can refuse it without a trace: what is saved is in force after a restart, whatever was answered. */
   if (trial->request->wait_ms > 0 &&
@@ -375,14 +428,9 @@ static void accept_change(struct trial *trial) {
     return;
   }
   /* On disk before it is published, published before it is answered. */
-  const int r = fz_state_save(run, trial->layers, of_rules ? &rules : NULL);
-  if (r < 0) {
+  if (keep(trial, of_rules ? &rules : NULL) < 0) {
     if (waiter)
       fz_waiter_free(waiter);
-    fz_client_error(trial->client, trial->request->id, r == -E2BIG ? FZ_CODE_TOO_MANY : FZ_CODE_INTERNAL,
-                    r == -E2BIG ? "'freezerctl auto' and 'unpin' make room" : NULL,
-                    "the change cannot be saved in %s, nothing was changed: %s", run->core->state_dir,
-                    r == -E2BIG ? "the run's overrides, pins and rules take more than 1 MiB" : strerror(-r));
     return;
   }
   fz_layers_free(run->layers);
@@ -391,7 +439,7 @@ static void accept_change(struct trial *trial) {
   trial->pending = NULL;
   if (of_rules) {
     fz_run_forget_anchors(run);
-    fz_run_name_rules(run, FZ_RULES_CONTROL, pending->source, pending->by);
+    fz_run_name_rules(run, rules.origin, rules.source, rules.by);
     run->rules_unproven = false;
   }
   fz_pending_enqueue(pending);
@@ -429,7 +477,8 @@ void fz_op_change(fz_client *client, const fz_request *request) {
     return;
   }
   if (read_request(&trial) == 0 && try_change(&trial) == 0 && measure(&trial) == 0 &&
-      fz_guard_judge(client, request, trial.run, trial.layers, &trial.plan, &trial.pending->outcome) == 0) {
+      fz_guard_judge(client, request, trial.run, trial.layers, &trial.plan, &trial.pending->outcome) == 0 &&
+      fz_guard_revert(client, request, trial.pending, &trial.pending->outcome) == 0) {
     if (request->dry_run)
       answer_now(&trial, trial.pending, true);
     else

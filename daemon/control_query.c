@@ -232,6 +232,7 @@ static void write_rest(const fz_run *run, fz_json_writer *writer) {
   fz_rules *rules = fz_layers_rules(run->layers);
 
   fz_recent_write(&run->recent, writer);
+  fz_write_bool(writer, "kept", run->core->state_dir != NULL);
   fz_write_begin_array(writer, "warnings");
   for (size_t i = 0; i < run->n_warnings; i++)
     fz_write_string(writer, NULL, run->warnings[i]);

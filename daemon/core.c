@@ -10,6 +10,7 @@
 #include "daemon/core.h"
 #include "daemon/pending.h"
 #include "daemon/run.h"
+#include "daemon/state.h"
 
 int fz_core_init(fz_core *core, const char *socket, const char *state_dir) {
   core->timers = (fz_timers){ 0 };
@@ -33,6 +34,7 @@ void fz_core_deinit(fz_core *core) {
   while (core->runs) {
     fz_run *run = core->runs;
     core->runs = run->next;
+    fz_state_checkpoint(run);
     fz_run_drop_segment(run, fz_run_lives(run));
     fz_run_free(run);
   }
@@ -77,6 +79,7 @@ static int evict(fz_core *core) {
   core->n_runs--;
   fz_log_write(&core->log, FZ_LOG_NOTICE, FZ_LOG_ABOUT(.event = "run", .run = run->name),
                "forgotten, with its overrides: it has ended, and there are %u other runs", FZ_RUNS_MAX);
+  fz_state_checkpoint(run);
   fz_run_drop_segment(run, false);
   fz_run_free(run);
   return 0;

@@ -128,6 +128,19 @@ static int judge_empty(fz_client *client, const fz_request *request, const fz_ru
   return -EPERM;
 }
 
+int fz_guard_revert(fz_client *client, const fz_request *request, const fz_pending *pending,
+                    struct fz_outcome *outcome) {
+  if (request->op != FZ_OP_REVERT || pending->undone < 2 || request->yes || request->force)
+    return 0;
+  if (request->dry_run) {
+    fz_outcome_warn(outcome, "it takes back %zu changes: it will need --yes", pending->undone);
+    return 0;
+  }
+  fz_client_error(client, request->id, FZ_CODE_NEEDS_YES, "add --yes if that is meant",
+                  "refused: it takes back %zu changes", pending->undone);
+  return -EPERM;
+}
+
 int fz_guard_judge(fz_client *client, const fz_request *request, const fz_run *run, const fz_layers *layers,
                    const fz_plan *plan, struct fz_outcome *outcome) {
   char froze[FZ_COUNT_SIZE], trains[FZ_COUNT_SIZE];

@@ -30,4 +30,8 @@ bool fz_guard_no_such(fz_client *client, const fz_request *request, const fz_run
 int fz_guard_judge(fz_client *client, const fz_request *request, const fz_run *run, const fz_layers *layers,
                    const fz_plan *plan, struct fz_outcome *outcome);
 
+/** A revert that takes back more than the last change wants to be meant. 0; negative: an error was answered. */
+int fz_guard_revert(fz_client *client, const fz_request *request, const fz_pending *pending,
+                    struct fz_outcome *outcome);
+
 #endif

@@ -12,6 +12,7 @@
 #include "daemon/clock.h"
 #include "daemon/pending.h"
 #include "daemon/publisher.h"
+#include "daemon/record.h"
 #include "daemon/run.h"
 #include "daemon/text.h"
 #include "daemon/watchers.h"
@@ -93,6 +94,8 @@ fz_pending *fz_pending_free(fz_pending *pending) {
   free(pending->patterns);
   free(pending->mask);
   fz_rules_unref(pending->rules);
+  fz_layers_free(pending->target);
+  free(pending->rules_by);
   free(pending->source);
   free(pending->user);
   free(pending->host);
@@ -195,6 +198,8 @@ int fz_pending_apply(fz_pending *pending, fz_layers *layers, uint64_t step, uint
   case FZ_OP_RULES_LOAD:
   case FZ_OP_RULES_UNLOAD:
     return fz_layers_set_rules(layers, pending->rules, step, epoch);
+  case FZ_OP_REVERT:
+    return fz_layers_adopt(layers, pending->target, step, epoch);
   case FZ_OP_PING:
   case FZ_OP_RUNS:
   case FZ_OP_STATUS:
@@ -205,6 +210,7 @@ int fz_pending_apply(fz_pending *pending, fz_layers *layers, uint64_t step, uint
   case FZ_OP_EXPLAIN:
   case FZ_OP_WATCH:
   case FZ_OP_WAIT:
+  case FZ_OP_HISTORY:
     break;
   }
   return -EINVAL;
@@ -226,6 +232,8 @@ static bool is_rules(const fz_pending *pending) {
 }
 
 bool fz_pending_replaces(const fz_pending *later, const fz_pending *earlier) {
+  if (later->op == FZ_OP_REVERT || earlier->op == FZ_OP_REVERT)
+    return later->op == FZ_OP_REVERT;
   if (is_rules(later) || is_rules(earlier))
     return is_rules(later) && is_rules(earlier);
   const bool same_layer = (is_override(earlier) && (is_override(later) || later->op == FZ_OP_AUTO)) ||
@@ -283,6 +291,7 @@ static void supersede(fz_pending *pending, uint64_t gen) {
 
   pending->superseded_by = gen;
   remember(pending, ", superseded before it was published", gen, FZ_TIME_NEVER);
+  fz_record_add(run, &(const struct fz_record){ .event = "superseded", .gen = gen, .pending = pending });
   fz_log_write(&run->core->log, FZ_LOG_NOTICE, FZ_LOG_ABOUT(.event = "change", .run = run->name, .gen = gen),
                "%s: never in effect, a later change replaced it before it was published", pending->outcome.text);
   fz_watch_tell(run->core, FZ_EVENT(.event = "superseded", .run = run, .has = FZ_EVENT_GEN, .gen = gen,
@@ -367,6 +376,9 @@ void fz_pendings_check(fz_run *run) {
     }
     pending->step = step_of(pending);
     fz_recent_settle(&run->recent, run->incarnation, pending->gen, pending->step);
+    fz_record_add(
+      run, &(const struct fz_record){
+             .event = "applied", .gen = pending->gen, .has_step = true, .step = pending->step, .pending = pending });
     fz_log_write(&run->core->log, FZ_LOG_INFO, FZ_LOG_ABOUT(.event = "change", .run = run->name, .gen = pending->gen),
                  "gen %" PRIu64 " applied by %" PRIu32 "/%" PRIu32 " ranks at step %" PRIu64 ": %s", pending->gen,
                  run->world, run->world, pending->step, pending->outcome.text);
@@ -494,6 +506,10 @@ void fz_pending_write(const fz_pending *pending, fz_json_writer *writer, bool dr
   fz_write_time(writer, "until_epoch", outcome->until_epoch);
   fz_write_integer(writer, "dropped", outcome->dropped);
   fz_write_integer(writer, "rules", outcome->rules);
+  if (pending->op == FZ_OP_REVERT) {
+    fz_write_integer(writer, "to_gen", pending->to_gen);
+    fz_write_integer(writer, "undone", pending->undone);
+  }
   write_next(&outcome->next, writer);
   fz_write_string(writer, "undo", dry_run ? NULL : outcome->undo);
   write_texts(writer, "notes", outcome->notes, outcome->n_notes);

@@ -9,6 +9,7 @@
 #include "daemon/core.h"
 #include "daemon/rules/layers.h"
 #include "daemon/rules/planner.h"
+#include "daemon/run.h"
 #include "protocol/control.h"
 
 /*
@@ -56,13 +57,19 @@ struct fz_pending {
   enum fz_pin_value pin_value;
   bool include_baseline;
   fz_rules *rules;
-  char *source; /* of the rules, for people */
+  char *source;                      /* of the rules, for people */
+  fz_layers *target;                 /* of a revert: the decisions to go back to */
+  uint64_t to_gen;                   /* of a revert; 0: to before the last change */
+  size_t undone;                     /* of a revert: changes that it takes back */
+  enum fz_rules_origin rules_origin; /* of a revert */
+  char *rules_by;
 
   /* by whom */
   uint64_t uid;
   char *user, *host, *reason;
   char *by; /* "ana@gpu07" */
 
+  uint64_t serial;       /* of its line in the history */
   uint64_t time_ms;      /* wall clock when it was accepted */
   uint64_t accepted_ms;  /* monotonic clock */
   uint64_t assumed_step; /* where `for` was counted from */

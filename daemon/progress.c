@@ -11,6 +11,7 @@
 #include "daemon/pending.h"
 #include "daemon/progress.h"
 #include "daemon/publisher.h"
+#include "daemon/record.h"
 #include "daemon/rules/explain.h"
 #include "daemon/rules/planner.h"
 #include "daemon/run.h"
@@ -122,6 +123,14 @@ static void tell_flip(fz_run *run, size_t old_row, size_t row) {
     .params = delta.froze + delta.unfroze,
     .elements = delta.froze_elements + delta.unfroze_elements,
   };
+  fz_record_add(run, &(const struct fz_record){ .event = "flip",
+                                                .gen = run->plan.gen,
+                                                .has_step = true,
+                                                .step = step,
+                                                .text = text,
+                                                .froze = delta.froze,
+                                                .unfroze = delta.unfroze,
+                                                .elements = entry.elements });
   fz_recent_add(&run->recent, &entry);
   fz_since_note(run, step);
   fz_run_note_trainable(run);

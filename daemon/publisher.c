@@ -118,7 +118,10 @@ static void commit(fz_run *run, fz_plan *plan, uint64_t step, uint64_t epoch) {
                run->plan.n_rows, run->plan.n_masks, first ? ", the first" : "");
   fz_run_note_anchor(run, run->layers, false, step, epoch);
   fz_pendings_published(run, run->plan.gen, step);
-  const int r = fz_state_save(run, run->layers, NULL);
+  const struct fz_record attached = {
+    .event = "attached", .gen = run->plan.gen, .has_step = true, .step = step, .text = "attached"
+  };
+  const int r = fz_state_save(run, run->layers, NULL, first ? &attached : NULL);
   if (r < 0)
     fz_run_warn(run, "the state cannot be saved: %s", strerror(-r));
 }
@@ -160,7 +163,7 @@ static enum attempt attempt(fz_run *run, uint64_t margin) {
     step = active_from;
   int r = make_plan(run, step, epoch, &plan);
   if (r == 0)
-    r = fz_state_save(run, run->layers, NULL);
+    r = fz_state_save(run, run->layers, NULL, NULL);
   if (r == 0) {
     plan.gen = gen + 1;
     plan.active_from = active_from;

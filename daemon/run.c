@@ -32,6 +32,11 @@ static fz_run *run_of_retry(fz_timer *timer) {
 
 static void on_retry(fz_timer *timer) { fz_publisher_retry(run_of_retry(timer)); }
 
+static void on_checkpoint(fz_timer *timer) {
+  /* Valid because only runs have this timer, as their member `checkpoint`. */
+  fz_state_checkpoint((fz_run *)(void *)((char *)timer - offsetof(fz_run, checkpoint)));
+}
+
 int fz_run_new(fz_run **ret_run, fz_core *core, const char *name, const char *requested) {
   fz_run *run = calloc(1, sizeof(*run));
 
@@ -43,6 +48,7 @@ int fz_run_new(fz_run **ret_run, fz_core *core, const char *name, const char *re
   fz_run_key(core->scope, run->name, run->key);
   run->plan = (fz_plan)FZ_PLAN_NULL;
   run->retry.fire = on_retry;
+  run->checkpoint.fire = on_checkpoint;
   run->idle_ms = fz_clock_ms();
   *ret_run = run;
   return 0;
@@ -52,6 +58,7 @@ fz_run *fz_run_free(fz_run *run) {
   if (!run)
     return NULL;
   fz_timer_stop(&run->core->timers, &run->retry);
+  fz_timer_stop(&run->core->timers, &run->checkpoint);
   while (run->pendings) {
     fz_pending *pending = run->pendings;
     run->pendings = pending->next;
@@ -64,6 +71,7 @@ fz_run *fz_run_free(fz_run *run) {
   fz_params_unref(run->params);
   fz_plan_deinit(&run->plan);
   fz_recent_deinit(&run->recent);
+  fz_history_deinit(&run->history);
   fz_run_clear_warnings(run);
   fz_since_forget(run);
   free(run->rules_source);
@@ -183,9 +191,11 @@ int fz_run_incarnate(fz_run *run) {
   run->segment = segment;
   snprintf(run->segment_name, sizeof(run->segment_name), "%s", name);
   reset_ranks(run);
-  r = fz_state_save(run, run->layers, NULL);
+  r = fz_state_save(run, run->layers, NULL, &(const struct fz_record){ .event = "incarnation" });
   if (r < 0)
     fz_run_warn(run, "the state cannot be saved: %s", strerror(-r));
+  else
+    fz_state_checkpoint(run);
   fz_log_write(&run->core->log, FZ_LOG_DEBUG, FZ_LOG_ABOUT(.event = "shm", .run = run->name),
                "incarnation %" PRIu64 ": segment %s, %" PRIu64 " bytes", run->incarnation, name,
                fz_segment_size(segment));

@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "daemon/core.h"
+#include "daemon/history.h"
 #include "daemon/recent.h"
 #include "daemon/rules/layers.h"
 #include "daemon/timers.h"
@@ -75,10 +76,14 @@ struct fz_run {
   bool new_processes;  /* the layers were not yet told that a new launch began */
   struct fz_anchor anchors[FZ_ANCHORS_MAX]; /* what a lighter ruleset went through in this launch */
   size_t n_anchors;
-  bool anchors_lost;   /* there were more */
-  fz_json *saved;      /* state.h: what was read and not restored yet */
-  uint64_t saved_hash; /* of what was written last */
-  bool adopted;        /* the plan is one of a freezerd before us, whose decisions we do not know */
+  bool anchors_lost;     /* there were more */
+  fz_json *saved;        /* state.h: what was read and not restored yet */
+  uint64_t saved_hash;   /* of the state that was kept last */
+  uint64_t serial;       /* of that state: how many were kept */
+  uint64_t checkpointed; /* serial of what state.json holds */
+  fz_timer checkpoint;
+  struct fz_history history;
+  bool adopted; /* the plan is one of a freezerd before us, whose decisions we do not know */
 
   uint64_t incarnation; /* of `segment`, or the last one; 0: none yet */
   fz_segment *segment;  /* NULL: no rank lives */

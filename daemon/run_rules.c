@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/record.h"
 #include "daemon/rules/planner.h"
 #include "daemon/run.h"
 #include "daemon/run_rules.h"
@@ -33,6 +34,7 @@ static void say_without(fz_run *run, const char *whose, const fz_diagnostics *di
     return;
   fz_run_warn(run, "%s", text);
   fz_run_notice(run, FZ_LEVEL_ERROR, "rules_invalid", text);
+  fz_record_add(run, &(const struct fz_record){ .event = "refused", .gen = run->plan.gen, .text = text });
   free(text);
 }
 

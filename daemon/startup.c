@@ -221,6 +221,8 @@ int fz_daemon_run(const fz_options *options) {
   fz_log_init(&core.log, STDERR_FILENO, options->log_level, options->log_format);
   /* A peer that goes away is an error code of a send, not the end of the daemon. */
   signal(SIGPIPE, SIG_IGN);
+  /* So is a file that may not grow any more. */
+  signal(SIGXFSZ, SIG_IGN);
   r = options->rules ? read_rules(&core, options->rules) : FZ_EXIT_OK;
   if (r == FZ_EXIT_OK) {
     const int failed = open_state_dir(&core.log, options, &state_dir);

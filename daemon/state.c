@@ -2,12 +2,10 @@
 #include "config.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "daemon/pending.h"
@@ -16,11 +14,14 @@
 #include "daemon/run_carry.h"
 #include "daemon/run_rules.h"
 #include "daemon/state.h"
+#include "daemon/store.h"
 #include "daemon/text.h"
 #include "protocol/hash.h"
 #include "protocol/mask.h"
 
 #define STATE_VERSION 1U
+/* How long state.json may lag behind the history. */
+#define CHECKPOINT_MS 1000
 
 static const char *const origin_names[] = {
   [FZ_RULES_NONE] = "none",
@@ -132,11 +133,11 @@ static uint64_t carrying_gen(const fz_run *run, const fz_layers *layers) {
   return run->plan.gen;
 }
 
+/** All fields but `serial`. */
 static void write_state(fz_json_writer *writer, const fz_run *run, const fz_layers *layers,
                         const struct fz_state_rules *origin, bool fresh) {
   fz_rules *rules = fz_layers_rules(layers);
 
-  fz_write_begin_object(writer, NULL);
   fz_write_integer(writer, "version", STATE_VERSION);
   fz_write_string(writer, "run", run->name);
   fz_write_string(writer, "job", run->job);
@@ -158,156 +159,182 @@ static void write_state(fz_json_writer *writer, const fz_run *run, const fz_laye
   fz_write_end_array(writer);
   write_pins(writer, layers);
   write_anchors(writer, run, fresh);
-  fz_write_end_object(writer);
 }
 
 /* ------------------------------------------------------------------------------------------------------------ on disk */
 
-/** The folder of a run, opened; made if need be. */
-static int open_folder(const fz_run *run, bool make) {
-  const int top = open(run->core->state_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  int fd, r = 0;
-
-  if (top < 0)
-    return -errno;
-  if (make && mkdirat(top, run->key, 0700) == 0)
-    r = fsync(top);
-  else if (make && errno != EEXIST)
-    r = -1;
-  fd = r < 0 ? -1 : openat(top, run->key, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-  r = fd < 0 ? -errno : fd;
-  close(top);
-  return r;
-}
-
-static int write_all(int fd, const char *text, size_t length) {
-  while (length) {
-    const ssize_t n = write(fd, text, length);
-    if (n < 0 && errno == EINTR)
-      continue;
-    if (n <= 0)
-      return n < 0 ? -errno : -EIO;
-    text += n;
-    length -= (size_t)n;
-  }
-  return 0;
-}
-
-static int replace_file(int folder, const char *text, size_t length) {
-  int r, fd;
-
-  /* What a freezerd that was killed left there, or anything else, is not written through. */
-  (void)unlinkat(folder, "state.json.new", 0);
-  fd = openat(folder, "state.json.new", O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-  if (fd < 0)
-    return -errno;
-  r = write_all(fd, text, length);
-  if (r == 0 && fsync(fd) < 0)
-    r = -errno;
-  if (close(fd) < 0 && r == 0)
-    r = -errno;
-  if (r == 0 && renameat(folder, "state.json.new", folder, "state.json") < 0)
-    r = -errno;
-  if (r < 0) {
-    (void)unlinkat(folder, "state.json.new", 0);
-    return r;
-  }
-  return fsync(folder) < 0 ? -errno : 0;
-}
-
-int fz_state_save(fz_run *run, const fz_layers *layers, const struct fz_state_rules *rules) {
+/** The text of the state, without `serial`; allocated. */
+static int render(const fz_run *run, const fz_layers *layers, const struct fz_state_rules *rules, char **ret_text,
+                  size_t *ret_length) {
   const struct fz_state_rules own = { run->rules_origin, run->rules_source, run->rules_by };
   fz_json_writer writer = FZ_JSON_WRITER_NULL;
-  const char *text;
-  size_t length;
 
-  if (!run->core->state_dir)
-    return 0;
+  fz_write_begin_object(&writer, NULL);
   write_state(&writer, run, layers, rules ? rules : &own, rules != NULL);
-  int r = fz_writer_line(&writer, &text, &length);
-  const uint64_t hash = r == 0 ? fz_hash_bytes(FZ_HASH_START, text, length) : 0;
-  if (r == 0 && hash != run->saved_hash) {
-    const int folder = open_folder(run, true);
-    r = folder < 0 ? folder : replace_file(folder, text, length);
-    if (folder >= 0)
-      close(folder);
-    run->saved_hash = r == 0 ? hash : 0;
-  }
+  fz_write_end_object(&writer);
+  const int r = fz_writer_copy(&writer, ret_text, ret_length);
   fz_writer_deinit(&writer);
   return r;
 }
 
+static int record(fz_run *run, const struct fz_record *record, const char *state, size_t length) {
+  fz_json_writer writer = FZ_JSON_WRITER_NULL;
+  const char *line;
+  size_t line_length;
+
+  fz_write_begin_object(&writer, NULL);
+  fz_record_write(&writer, run, record);
+  fz_write_integer(&writer, "serial", run->serial + 1);
+  fz_write_raw(&writer, "state", state, length);
+  fz_write_end_object(&writer);
+  int r = fz_writer_line(&writer, &line, &line_length);
+  if (r == 0)
+    r = fz_history_add(run, line, line_length, true);
+  fz_writer_deinit(&writer);
+  return r;
+}
+
+int fz_state_save(fz_run *run, const fz_layers *layers, const struct fz_state_rules *rules,
+                  const struct fz_record *about) {
+  const struct fz_record plain = { .event = "state", .gen = carrying_gen(run, layers) };
+  char *text = NULL;
+  size_t length = 0;
+  int r = render(run, layers, rules, &text, &length);
+
+  if (r < 0)
+    return r;
+  const uint64_t hash = fz_hash_bytes(FZ_HASH_START, text, length);
+  if (about || hash != run->saved_hash) {
+    r = record(run, about ? about : &plain, text, length);
+    run->saved_hash = r == 0 ? hash : 0;
+    if (r == 0) {
+      run->serial++;
+      if (run->core->state_dir && !run->checkpoint.due)
+        fz_timer_start(&run->core->timers, &run->checkpoint, CHECKPOINT_MS);
+    }
+  }
+  free(text);
+  return r;
+}
+
+void fz_state_checkpoint(fz_run *run) {
+  fz_json_writer writer = FZ_JSON_WRITER_NULL;
+  const struct fz_state_rules own = { run->rules_origin, run->rules_source, run->rules_by };
+  const char *text;
+  size_t length;
+
+  fz_timer_stop(&run->core->timers, &run->checkpoint);
+  if (!run->core->state_dir || !run->layers || run->checkpointed == run->serial)
+    return;
+  fz_write_begin_object(&writer, NULL);
+  write_state(&writer, run, run->layers, &own, false);
+  fz_write_integer(&writer, "serial", run->serial);
+  fz_write_end_object(&writer);
+  int r = fz_writer_line(&writer, &text, &length);
+  const int folder = r == 0 ? fz_store_open(run, true) : r;
+  r = folder < 0 ? folder : fz_store_replace(folder, "state.json", text, length);
+  if (folder >= 0)
+    close(folder);
+  fz_writer_deinit(&writer);
+  if (r == 0)
+    run->checkpointed = run->serial;
+  else
+    fz_run_warn(run, "state.json cannot be written, the history alone holds the run's state: %s", strerror(-r));
+}
+
 /* ------------------------------------------------------------------------------------------------------------- reading */
 
-/** The file's text without its newline; allocated. */
-static int read_file(const fz_run *run, char **ret_text, size_t *ret_length) {
-  const int folder = open_folder(run, false);
-  int fd;
+/** What was read: state.json, or a line of the history with the state in it. */
+static const fz_json *saved_state(const fz_run *run) {
+  const fz_json *state = fz_json_member(run->saved, "state");
+
+  return state ? state : run->saved;
+}
+
+/** Whether it is a state of this run that we understand. */
+static bool is_ours(const fz_run *run, const fz_json *state) {
+  const char *name = fz_json_string(fz_json_member(state, "run"));
+  uint64_t version = 0;
+
+  return fz_json_integer(fz_json_member(state, "version"), &version) && version == STATE_VERSION && name &&
+         strcmp(name, run->name) == 0;
+}
+
+static uint64_t serial_of(const fz_json *root) {
+  uint64_t serial = 0;
+
+  return fz_json_integer(fz_json_member(root, "serial"), &serial) ? serial : 0;
+}
+
+/** The run's state.json. -ENOENT: there is none. */
+static int load_file(const fz_run *run, fz_json **ret_root, char *why, size_t size) {
+  fz_json *root = NULL;
+  char *text = NULL;
+  size_t length = 0;
+  const int folder = fz_store_open(run, false);
 
   if (folder < 0)
     return folder;
-  fd = openat(folder, "state.json", O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW);
-  const int error = errno;
+  int r = fz_store_read(folder, "state.json", FZ_LINE_MAX + 1, &text, &length);
   close(folder);
-  if (fd < 0)
-    return -error;
-  char *text = malloc(FZ_LINE_MAX + 2);
-  size_t length = 0;
-  ssize_t n = text ? 1 : -1;
-  while (n > 0 && length <= FZ_LINE_MAX) {
-    n = read(fd, text + length, FZ_LINE_MAX + 1 - length);
-    if (n > 0)
-      length += (size_t)n;
+  if (r == 0)
+    r = length && text[length - 1] == '\n' ? fz_json_parse(&root, text, length - 1, why, size) : -EBADMSG;
+  free(text);
+  if (r == 0 && !is_ours(run, root)) {
+    fz_json_free(root);
+    return -EPROTO;
   }
-  close(fd);
-  if (n < 0 || length == 0 || text[length - 1] != '\n') {
-    free(text);
-    return n < 0 ? -EIO : -EBADMSG;
-  }
-  *ret_text = text;
-  *ret_length = length - 1;
-  return 0;
+  *ret_root = root;
+  return r;
 }
 
-/** Reads the run's file into run->saved. */
+/** The newest line of the history that holds a state. -ENOENT: there is none. */
+static int load_line(const fz_run *run, fz_json **ret_line) {
+  struct fz_history_cursor cursor = { 0 };
+  char *text = NULL;
+  fz_json *line = NULL;
+  int r = fz_history_read(run, &text, &cursor.length);
+
+  cursor.text = text;
+  while (r == 0 && (line = fz_history_older(&cursor)) && !is_ours(run, fz_json_member(line, "state")))
+    fz_json_free(line);
+  free(text);
+  if (r == 0)
+    *ret_line = line;
+  return r == 0 && !line ? -ENOENT : r;
+}
+
+/** Reads what was kept of the run into run->saved: the newer of state.json and the end of the history. */
 static void load(fz_run *run) {
-  char *text = NULL, why[FZ_FIELD_MESSAGE_SIZE] = "";
-  fz_json *root = NULL;
-  size_t length = 0;
-  int r;
+  char why[FZ_FIELD_MESSAGE_SIZE] = "";
+  fz_json *file = NULL, *line = NULL;
+  uint64_t incarnation = 0;
 
   if (!run->core->state_dir)
     return;
-  r = read_file(run, &text, &length);
+  int r = fz_history_mend(run);
   if (r == 0)
-    r = fz_json_parse(&root, text, length, why, sizeof(why));
-  free(text);
-  if (r == 0) {
-    uint64_t version = 0;
-    const char *name = fz_json_string(fz_json_member(root, "run"));
-    if (!fz_json_integer(fz_json_member(root, "version"), &version) || version != STATE_VERSION || !name ||
-        strcmp(name, run->name) != 0)
-      r = -EPROTO;
-  }
-  if (r == 0) {
-    uint64_t incarnation = 0;
-    run->saved = root;
-    if (fz_json_integer(fz_json_member(root, "incarnation"), &incarnation))
-      run->incarnation = incarnation;
-    return;
-  }
-  fz_json_free(root);
-  if (r != -ENOENT)
-    fz_run_warn(run, "the saved state in %s/%s cannot be read (%s): the run begins without it", run->core->state_dir,
-                run->key, r > 0 ? why : strerror(-r));
+    r = load_line(run, &line);
+  if (r < 0 && r != -ENOENT)
+    fz_run_warn(run, "the history in %s/%s cannot be read: %s", run->core->state_dir, run->key, strerror(-r));
+  r = load_file(run, &file, why, sizeof(why));
+  if (r != 0 && r != -ENOENT)
+    fz_run_warn(run, "the saved state in %s/%s cannot be read (%s): the run begins %s", run->core->state_dir, run->key,
+                r > 0 ? why : strerror(-r), line ? "with what its history says" : "without it");
+  run->serial = serial_of(file) > serial_of(line) ? serial_of(file) : serial_of(line);
+  run->saved = line && (!file || serial_of(line) > serial_of(file)) ? line : file;
+  fz_json_free(run->saved == line ? file : line);
+  if (fz_json_integer(fz_json_member(saved_state(run), "incarnation"), &incarnation))
+    run->incarnation = incarnation;
 }
 
 bool fz_state_knows(const fz_run *run, uint64_t incarnation, uint64_t *ret_gen) {
+  const fz_json *state = saved_state(run);
   uint64_t saved = 0;
 
-  return run->saved && fz_json_integer(fz_json_member(run->saved, "incarnation"), &saved) && saved == incarnation &&
-         fz_json_integer(fz_json_member(run->saved, "gen"), ret_gen) &&
-         !fz_json_is_true(fz_json_member(run->saved, "anchors_lost"));
+  return state && fz_json_integer(fz_json_member(state, "incarnation"), &saved) && saved == incarnation &&
+         fz_json_integer(fz_json_member(state, "gen"), ret_gen) &&
+         !fz_json_is_true(fz_json_member(state, "anchors_lost"));
 }
 
 /* ----------------------------------------------------------------------------------------------------------- restoring */
@@ -414,17 +441,17 @@ static int restore_decisions(fz_run *run, fz_layers *layers, const fz_json *arra
 }
 
 /** The default rules may be other ones by now; in the middle of a run the old ones go on. */
-static int restore_rules(fz_run *run, fz_layers *layers, fz_field_error *error) {
-  const size_t origin = fz_json_get_word(run->saved, "rules_origin", origin_names, error);
+static int restore_rules(fz_run *run, fz_layers *layers, const fz_json *state, fz_field_error *error) {
+  const size_t origin = fz_json_get_word(state, "rules_origin", origin_names, error);
   const fz_json *document = NULL;
   const char *source = NULL, *by = NULL;
   int r = 0;
 
   if (fz_field_error_is_set(error) || (origin == FZ_RULES_DEFAULT && !run->adopted))
     return 0;
-  (void)fz_json_find_text(run->saved, "rules_source", FZ_LINE_MAX, &source, error);
-  (void)fz_json_find_text(run->saved, "rules_by", FZ_LINE_MAX, &by, error);
-  (void)fz_json_find_object(run->saved, "rules", &document, error);
+  (void)fz_json_find_text(state, "rules_source", FZ_LINE_MAX, &source, error);
+  (void)fz_json_find_text(state, "rules_by", FZ_LINE_MAX, &by, error);
+  (void)fz_json_find_object(state, "rules", &document, error);
   if (document)
     r = fz_run_restore_rules(run, layers, document);
   if (r == 0)
@@ -433,10 +460,10 @@ static int restore_rules(fz_run *run, fz_layers *layers, fz_field_error *error) 
 }
 
 /** A lighter ruleset goes once more through what it has gone through. */
-static int restore_anchors(fz_run *run, fz_layers *layers, fz_field_error *error) {
+static int restore_anchors(fz_run *run, fz_layers *layers, const fz_json *state, fz_field_error *error) {
   int r = 0;
 
-  for (const fz_json *item = fz_json_first(fz_json_get_array(run->saved, "anchors", 0, FZ_ANCHORS_MAX, error));
+  for (const fz_json *item = fz_json_first(fz_json_get_array(state, "anchors", 0, FZ_ANCHORS_MAX, error));
        r == 0 && item; item = fz_json_next(item)) {
     const fz_json *rewind = fz_json_first(item), *step = fz_json_next(rewind), *epoch = fz_json_next(step);
     struct fz_anchor anchor = { .rewind = fz_json_is_true(rewind) };
@@ -451,25 +478,52 @@ static int restore_anchors(fz_run *run, fz_layers *layers, fz_field_error *error
   return r;
 }
 
+static int restore_overrides_and_pins(fz_run *run, fz_layers *layers, const fz_json *state, fz_field_error *error) {
+  int r = restore_decisions(run, layers, fz_json_get_array(state, "overrides", 0, FZ_OVERRIDES_MAX, error),
+                            restore_override, error);
+
+  if (r == 0)
+    r = restore_decisions(run, layers, fz_json_get_array(state, "pins", 0, 2 * FZ_PINS_MAX, error), restore_pin, error);
+  return r;
+}
+
 int fz_state_restore(fz_run *run, fz_layers *layers) {
   fz_field_error error;
   int r;
 
   load(run);
-  if (!run->saved)
+  const fz_json *state = saved_state(run);
+  if (!state)
     return 0;
-  fz_field_error_init(&error, run->saved);
-  r = restore_rules(run, layers, &error);
+  fz_field_error_init(&error, state);
+  r = restore_rules(run, layers, state, &error);
   if (r == 0)
-    r = restore_decisions(run, layers, fz_json_get_array(run->saved, "overrides", 0, FZ_OVERRIDES_MAX, &error),
-                          restore_override, &error);
-  if (r == 0)
-    r = restore_decisions(run, layers, fz_json_get_array(run->saved, "pins", 0, 2 * FZ_PINS_MAX, &error), restore_pin,
-                          &error);
+    r = restore_overrides_and_pins(run, layers, state, &error);
   if (r == 0 && run->adopted)
-    r = restore_anchors(run, layers, &error);
+    r = restore_anchors(run, layers, state, &error);
   if (fz_field_error_is_set(&error))
     fz_run_warn(run, "the saved state in %s/%s is damaged (%s): what follows it there was not restored",
                 run->core->state_dir, run->key, error.message);
+  return r;
+}
+
+int fz_state_decisions(fz_run *run, const fz_json *state, fz_layers *layers, struct fz_state_rules *ret_rules) {
+  struct fz_state_rules rules = { .origin = FZ_RULES_NONE };
+  const fz_json *document = NULL;
+  fz_field_error error;
+  int r = 0;
+
+  fz_field_error_init(&error, state);
+  rules.origin = (enum fz_rules_origin)fz_json_get_word(state, "rules_origin", origin_names, &error);
+  (void)fz_json_find_text(state, "rules_source", FZ_LINE_MAX, &rules.source, &error);
+  (void)fz_json_find_text(state, "rules_by", FZ_LINE_MAX, &rules.by, &error);
+  if (fz_json_find_object(state, "rules", &document, &error))
+    r = fz_run_restore_rules(run, layers, document);
+  if (r == 0)
+    r = restore_overrides_and_pins(run, layers, state, &error);
+  if (r == 0 && fz_field_error_is_set(&error))
+    r = -EBADMSG;
+  if (r == 0)
+    *ret_rules = rules;
   return r;
 }

@@ -4,14 +4,19 @@
 
 #include <stdbool.h>
 
+#include "daemon/record.h"
 #include "daemon/run.h"
 
 /*
- * DIR/KEY/state.json, one JSON object, KEY being the run's key. It is written to a file beside it, synced and renamed,
- * and the folder synced, before what it says is published or answered: what was confirmed is on disk. What was on disk
- * and not yet published is published by the next freezerd (`gen` in it is higher than that of the segment).
+ * The state is on disk, in a line of the history (history.h), before what it says is published or answered: what was
+ * confirmed is on disk. What was on disk and not yet published is published by the next freezerd (`gen` in it is higher
+ * than that of the segment).
  *
- * Without a state directory nothing here does anything.
+ * DIR/KEY/state.json, one JSON object, KEY being the run's key, is a copy of the newest state, so that nobody depends on
+ * a long history. It is made a moment after a change and at the end, written to a file beside it, synced and renamed,
+ * and the folder synced. The one of the two with the higher `serial` counts.
+ *
+ * Without a state directory the lines are kept in memory, and nothing outlives freezerd.
  */
 
 /** Where rules come from, for a save that is ahead of its run. */
@@ -21,11 +26,16 @@ struct fz_state_rules {
 };
 
 /**
- * Writes the run's state with these layers, unless that is what was written last.
+ * Puts the run's state with these layers on disk.
  * @param rules  NULL: as the run says
- * @return 0; -E2BIG it would be larger than what is read back; -ENOSPC and the like: what was written before still holds
+ * @param about  what the line of the history says besides; NULL: a line only if the state is not what was kept last
+ * @return 0; -E2BIG it would be larger than what is read back; -ENOSPC and the like: what was kept before still holds
  */
-int fz_state_save(fz_run *run, const fz_layers *layers, const struct fz_state_rules *rules);
+int fz_state_save(fz_run *run, const fz_layers *layers, const struct fz_state_rules *rules,
+                  const struct fz_record *about);
+
+/** Copies the newest state to state.json, unless it is there. */
+void fz_state_checkpoint(fz_run *run);
 
 /**
  * The parameters of a run that is new here are known: reads what was saved of it and does that to its layers, as far as
@@ -39,5 +49,12 @@ int fz_state_restore(fz_run *run, fz_layers *layers);
  * @param[out] ret_gen  of the plan that carries it
  */
 bool fz_state_knows(const fz_run *run, uint64_t incarnation, uint64_t *ret_gen);
+
+/**
+ * Does the rules, overrides and pins of a kept state to new layers of the run, as far as they fit its parameters.
+ * @param[out] ret_rules  where its rules came from; borrowed from `state`
+ * @return 0; -EBADMSG the state is damaged; -ENOMEM
+ */
+int fz_state_decisions(fz_run *run, const fz_json *state, fz_layers *layers, struct fz_state_rules *ret_rules);
 
 #endif

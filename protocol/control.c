@@ -144,6 +144,12 @@ static void decode_op_fields(fz_request *request, const fz_json *root, fz_field_
   case FZ_OP_WAIT:
     decode_wait(request, root, error);
     break;
+  case FZ_OP_HISTORY:
+    (void)fz_json_find_integer(root, "limit", 1, FZ_INT_MAX, &request->limit, error);
+    break;
+  case FZ_OP_REVERT:
+    (void)fz_json_find_integer(root, "gen", 1, FZ_GEN_MAX, &request->gen, error);
+    break;
   }
 }
 

@@ -29,6 +29,8 @@
   X(RULES_SHOW, "rules_show", false) \
   X(RULES_UNLOAD, "rules_unload", true) \
   X(EXPLAIN, "explain", false) \
+  X(HISTORY, "history", false) \
+  X(REVERT, "revert", true) \
   X(WATCH, "watch", false) \
   X(WAIT, "wait", false)
 
@@ -94,9 +96,11 @@ typedef struct fz_request {
 
   const char *param; /* explain */
 
+  uint64_t limit; /* history; FZ_TIME_NEVER: as many as fit */
+
   /* wait */
   enum fz_wait_for wait_for;
-  uint64_t gen;        /* FZ_TIME_NEVER: the newest */
+  uint64_t gen;        /* of revert too; FZ_TIME_NEVER: the newest, or to before the last change */
   uint64_t step;       /* FZ_TIME_NEVER: not given */
   const char *pattern; /* given for frozen and training */
 } fz_request;
@@ -104,7 +108,7 @@ typedef struct fz_request {
 #define FZ_REQUEST_NULL \
   { \
     .for_steps = FZ_TIME_NEVER, .at_step = FZ_TIME_NEVER, .until_step = FZ_TIME_NEVER, .until_epoch = FZ_TIME_NEVER, \
-    .at = FZ_TIME_NEVER, .gen = FZ_TIME_NEVER, .step = FZ_TIME_NEVER \
+    .at = FZ_TIME_NEVER, .limit = FZ_TIME_NEVER, .gen = FZ_TIME_NEVER, .step = FZ_TIME_NEVER \
   }
 
 #define FZ_WAIT_MS_MAX UINT64_C(86400000)

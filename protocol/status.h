@@ -22,6 +22,7 @@
   X(NO_MATCH, "no_match", 4) \
   X(NO_PARAM, "no_param", 4) \
   X(NO_RULES, "no_rules", 4) \
+  X(NO_GEN, "no_gen", 4) \
   X(PERMISSION, "permission", 5) \
   X(REFUSED_EMPTY, "refused_empty", 6) \
   X(REFUSED_BASELINE, "refused_baseline", 6) \

@@ -64,6 +64,8 @@ static const struct {
   { "rules_check", 0, { "allow_missing", WIRE_BOOL, OPTIONAL, 0, 0 } },
   { "rules_unload", 0, { "reason", WIRE_STRING, OPTIONAL, 0, 500 } },
   { "explain", 0, { "param", WIRE_STRING, REQUIRED, 1, 4096 } },
+  { "history", 0, { "limit", WIRE_INTEGER, OPTIONAL, 1, FZ_INT_MAX } },
+  { "revert", 0, { "gen", WIRE_INTEGER, OPTIONAL, 1, 16777215 } },
   { "watch", 0, { "run", WIRE_STRING, OPTIONAL, 1, 200 } },
   { "wait", 0, { "for", WIRE_WORD, REQUIRED, 0, 0 } },
   { "wait", 0, { "pattern", WIRE_STRING, REQUIRED, 1, 4200 } },
@@ -302,8 +304,8 @@ END_TEST
 
 START_TEST(knows_changes)
 {
-  static const enum fz_op changes[] = { FZ_OP_FREEZE, FZ_OP_UNFREEZE,   FZ_OP_AUTO,        FZ_OP_PIN,
-                                        FZ_OP_UNPIN,  FZ_OP_RULES_LOAD, FZ_OP_RULES_UNLOAD };
+  static const enum fz_op changes[] = { FZ_OP_FREEZE, FZ_OP_UNFREEZE,   FZ_OP_AUTO,         FZ_OP_PIN,
+                                        FZ_OP_UNPIN,  FZ_OP_RULES_LOAD, FZ_OP_RULES_UNLOAD, FZ_OP_REVERT };
   unsigned count = 0;
   for (enum fz_op op = FZ_OP_PING; op <= FZ_OP_WAIT; op++)
     count += fz_op_is_change(op);

@@ -143,6 +143,12 @@ static bool write_action(FILE *out, const fz_ctl *ctl, enum fz_op op, const fz_j
   case FZ_OP_RULES_UNLOAD:
     fputs(would ? "unload the rules" : "rules unloaded", out);
     return true;
+  case FZ_OP_REVERT:
+    if (fz_int_of(root, "changed") > 0)
+      return false;
+    fprintf(out, "%sto the decisions of gen %s; no bit changes now", would ? "go back " : "back ",
+            fz_number(fz_int_of(root, "to_gen")).text);
+    return true;
   default:
     return false;
   }
@@ -232,6 +238,9 @@ static void write_nothing(FILE *out, enum fz_op op, const fz_json *root) {
     break;
   case FZ_OP_RULES_LOAD:
     fputs("these rules are loaded already", out);
+    break;
+  case FZ_OP_REVERT:
+    fputs("rules, overrides and pins are those already", out);
     break;
   default:
     fputs("no rules are loaded", out);

@@ -291,6 +291,8 @@ static int print_run(const fz_ctl *ctl, const fz_json *run) {
   print_next(run);
   print_horizon(ctl, run);
   print_recent(ctl, run);
+  if (fz_json_get_type(fz_json_member(run, "kept")) == FZ_JSON_BOOL && !fz_true_of(run, "kept"))
+    printf("  State      in memory only: overrides, pins, loaded rules and history end with freezerd\n");
   print_warnings(ctl, run);
   if (fz_given(&ctl->options, FZ_OPT_VERBOSE))
     print_details(run);

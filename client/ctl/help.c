@@ -161,8 +161,8 @@ static int help_overview(const fz_ctl *ctl) {
     else if (i == 0 || strncmp(fz_verbs[i - 1].name, verb->name, length + 1) != 0)
       printf("  %-10.*s check, load, show, unload: rules files and the run's rules\n", (int)length, verb->name);
   }
-  printf("Options: -S/--socket PATH  -r/--run NAME  --json  --plain  -o/--columns LIST  -q/--quiet\n"
-         "  -v/--verbose  --wide  --color WHEN  --no-input  --timeout S; for one command: freezerctl help COMMAND\n");
+  printf("Options: -S PATH  -r RUN  --json  --plain  -o LIST  -q  -v  --wide  --color WHEN  --no-input  --timeout S; "
+         "help COMMAND\n");
   return FZ_EXIT_DONE;
 }
 

@@ -53,6 +53,7 @@ enum fz_argument {
   X(EVERY_STEP, "every-step", 0, NONE, NULL, "one entry per step, not per change") \
   X(CONDITION, "for", 0, TEXT, "CONDITION", \
     "attached, applied[=GEN], frozen=P, training=P, step=N, idle, detached, in-sync") \
+  X(LIMIT, "limit", 0, COUNT, "N", "the newest N only") \
   X(RULES, "rules", 0, TEXT, "FILE", "rules for every run that brings none")
 
 enum fz_option {

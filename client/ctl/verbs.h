@@ -44,6 +44,8 @@ int fz_cmd_status(fz_ctl *ctl);
 int fz_cmd_runs(fz_ctl *ctl);
 int fz_cmd_list(fz_ctl *ctl);
 int fz_cmd_explain(fz_ctl *ctl);
+int fz_cmd_history(fz_ctl *ctl);
+int fz_cmd_revert(fz_ctl *ctl);
 int fz_cmd_is_frozen(fz_ctl *ctl);
 int fz_cmd_freeze(fz_ctl *ctl);
 int fz_cmd_unfreeze(fz_ctl *ctl);

@@ -198,6 +198,13 @@ int fz_layers_drop_pins(fz_layers *layers, const char *const *patterns, size_t n
  */
 int fz_layers_set_rules(fz_layers *layers, fz_rules *rules, uint64_t step, uint64_t epoch);
 
+/**
+ * Makes the rules, overrides and pins those of other layers over the same table. Rules that are the same go on with
+ * their state; others begin as with fz_layers_set_rules().
+ * @return 0; FZ_CHANGE_NOTHING they are the same already; -ENOMEM (nothing changed)
+ */
+int fz_layers_adopt(fz_layers *layers, const fz_layers *from, uint64_t step, uint64_t epoch);
+
 /** Notes that everything not yet published (gen 0) is carried by plan `gen`. */
 void fz_layers_published(fz_layers *layers, uint64_t gen);
 

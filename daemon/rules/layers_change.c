@@ -431,6 +431,46 @@ int fz_layers_set_rules(fz_layers *layers, fz_rules *rules, uint64_t step, uint6
   return 0;
 }
 
+static bool same_decision(const struct fz_decision *a, const struct fz_decision *b, size_t words) {
+  const size_t bytes = words * sizeof(uint64_t);
+  const struct fz_window *x = &a->override.window, *y = &b->override.window;
+  if (memcmp(a->mask, b->mask, bytes) != 0 || a->override.action != b->override.action ||
+      x->from_step != y->from_step || x->from_epoch != y->from_epoch || x->until_step != y->until_step ||
+      x->until_epoch != y->until_epoch)
+    return false;
+  return !a->values || !b->values ? a->values == b->values : memcmp(a->values, b->values, bytes) == 0;
+}
+
+static bool same_decisions(const struct fz_decisions *a, const struct fz_decisions *b, size_t words) {
+  bool same = a->n == b->n;
+  for (size_t i = 0; same && i < a->n; i++)
+    same = same_decision(a->items[i], b->items[i], words);
+  return same;
+}
+
+int fz_layers_adopt(fz_layers *layers, const fz_layers *from, uint64_t step, uint64_t epoch) {
+  struct fz_decisions overrides = { .items = NULL }, pins = { .items = NULL };
+  const bool same = same_decisions(&layers->overrides, &from->overrides, layers->words) &&
+                    same_decisions(&layers->pins, &from->pins, layers->words);
+  int r = fz_decisions_copy(&from->overrides, &overrides);
+  if (!r)
+    r = fz_decisions_copy(&from->pins, &pins);
+  if (!r)
+    r = fz_layers_set_rules(layers, from->rules, step, epoch);
+  if (r < 0 || (same && r == FZ_CHANGE_NOTHING)) {
+    fz_decisions_deinit(&overrides);
+    fz_decisions_deinit(&pins);
+    return r;
+  }
+  fz_decisions_deinit(&layers->overrides);
+  fz_decisions_deinit(&layers->pins);
+  layers->overrides = overrides;
+  layers->pins = pins;
+  if (from->next_id > layers->next_id)
+    layers->next_id = from->next_id;
+  return 0;
+}
+
 void fz_layers_published(fz_layers *layers, uint64_t gen) {
   for (size_t i = 0; i < layers->overrides.n; i++)
     if (layers->overrides.items[i]->override.gen == 0)

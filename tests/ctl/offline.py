@@ -71,7 +71,7 @@ def help_overview(t):
     text = t.ctl("help").out
     for command in commands(t):
         check(re.search(rf"^  {command['name'].split()[0]} ", text, re.M), f"{command['name']} is missing", text)
-    for later in ("history", "revert", "verify", "doctor", "top", "timeline", "metrics", "reload", "completion"):
+    for later in ("verify", "doctor", "top", "timeline", "metrics", "reload", "completion"):
         check(not re.search(rf"\b{later}\b", text), f"{later} is not there yet", text)
         result = t.ctl(later)
         equal(result.status, 2, f"exit status of {later}")

@@ -57,21 +57,21 @@ def freeze(t):
          "would freeze 16 of 148 parameters (11.8M); trainable 85.8M -> 74.0M (59.5 %); nothing changed\n")
     said(t.ctl("freeze", "model.layers.4", "--reason", "plateau"),
          "gpt2-ft: froze 12 parameters (7.1M); gen 2 applied by 2/2 ranks at step NNNWAIT\n",
-         "undo: freezerctl auto model.layers.4\n")
+         "undo: freezerctl revert 1\n")
     said(t.ctl("freeze", "model.layers.4"), "gpt2-ft: nothing to do, 12 parameters are frozen already\n")
     said(t.ctl("freeze", "model.layers.4.mlp"),
          "gpt2-ft: already frozen by override WHO plateau; now held by your override; gen 3WAIT\n",
-         "undo: freezerctl auto model.layers.4.mlp\n")
+         "undo: freezerctl revert 2\n")
     said(t.ctl("auto", "model.layers.4"),
          "gpt2-ft: 2 overrides dropped; unfroze 12 parameters (7.1M); gen 4 applied by 2/2 ranks at step NNNWAIT\n")
     said(t.ctl("auto", "model.layers.4"), "gpt2-ft: nothing to do, no override holds 12 parameters\n")
     said(t.ctl("freeze", "-q", "model.layers.3.ln_1.bias"))
     said(t.ctl("thaw", "model.layers.3.ln_1", "--for", "500000000"),
          "gpt2-ft: unfroze 1 parameter (768) until step NNN; gen 6 applied by 2/2 ranks at step NNNWAIT\n",
-         "undo: freezerctl auto model.layers.3.ln_1\n")
+         "undo: freezerctl revert 5\n")
     said(t.ctl("freeze", "model.layers.9", "--at-step", "700,000,000"),
          "gpt2-ft: from step 700,000,000 on; gen 7WAIT\n",
-         "undo: freezerctl auto model.layers.9\n")
+         "undo: freezerctl revert 6\n")
 
 
 @fz.test("a change as JSON: the answer with its schema, -n too; --no-wait does not wait")
@@ -82,13 +82,13 @@ def change_json(t):
           ("freezer.freeze/1", True, 12, 7087872, None, 148), "dry run")
     data = t.ctl_json("freeze", "model.layers.4")
     equal((data["run"], data["gen"], data["applied"], data["ranks"], data["world"], data["undo"]),
-          ("gpt2-ft", 2, True, 2, 2, "freezerctl auto model.layers.4"), "freeze")
+          ("gpt2-ft", 2, True, 2, 2, "freezerctl revert 1"), "freeze")
     check(isinstance(data["step"], int), "no step", data)
     check("id" not in data and "ok" not in data, "the wire's own fields", data)
     equal(t.ctl_json("unfreeze", "model.layers.4", "--no-wait")["applied"], False, "--no-wait")
     said(t.ctl("wait", "--for", "idle"))
     said(t.ctl("freeze", "model.layers.4", "--no-wait"), "gpt2-ft: froze 12 parameters (7.1M); gen 4, not waited for\n",
-         "undo: freezerctl auto model.layers.4\n")
+         "undo: freezerctl revert 3\n")
 
 
 @fz.test("refusals: no match (4), a large change (6), everything (6), the baseline (6), pins (6), bad patterns (2)")
@@ -114,7 +114,7 @@ def refusals(t):
           "the baseline", result)
     equal(t.ctl("unfreeze", "model.embed_tokens", "--force", "--include-baseline").status, 0, "with both flags")
     said(t.ctl("pin", "model.layers.11", "--training"), "gpt2-ft: pinned 12 parameters (7.1M), training; gen 3WAIT\n",
-         "undo: freezerctl unpin model.layers.11\n")
+         "undo: freezerctl revert 2\n")
     result = t.ctl("freeze", "model.layers.11")
     equal(result.status, 6, "exit status of freezing what is pinned")
     check("refused: 12 parameters are pinned by" in result.err, "pinned", result)
@@ -353,7 +353,7 @@ def rules(t):
     said(t.ctl("rules", "load", "-n", good),
          "would load 2 rules; freeze 1 of 148 parameters (0.8M); trainable 85.8M -> 85.1M (68.4 %); nothing changed\n")
     said(t.ctl("rules", "load", good), "gpt2-ft: 2 rules; froze 1 parameter (0.8M); gen 2 applied by 2/2 ranks at step "
-         "NNNWAIT; next change at step 800,000,000\n", "undo: freezerctl rules unload\n")
+         "NNNWAIT; next change at step 800,000,000\n", "undo: freezerctl revert 1\n")
     said(t.ctl("rules", "load", good), "gpt2-ft: nothing to do, these rules are loaded already\n")
     said(t.ctl("rules", "show"), """RULE          ACTION  MATCHES  WINDOW            NOW
 positions     freeze        1  [0, 900,000,000)  active

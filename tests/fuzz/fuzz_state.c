@@ -50,6 +50,8 @@ static void write_file(const fz_run *run, const uint8_t *data, size_t size) {
   char path[256];
   (void)snprintf(path, sizeof(path), "%s/%s", folder, run->key);
   (void)mkdir(path, 0700);
+  (void)snprintf(path, sizeof(path), "%s/%s/history.ndjson", folder, run->key);
+  (void)unlink(path);
   (void)snprintf(path, sizeof(path), "%s/%s/state.json", folder, run->key);
   const int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
   FUZZ_CHECK(fd >= 0 && write(fd, data, size) == (ssize_t)size && close(fd) == 0);
@@ -64,7 +66,7 @@ static void check_restored(fz_run *run, fz_layers *layers) {
   FUZZ_CHECK(fz_layers_plan(layers, 3, 0, 32, 32, &plan) == 0);
   fz_plan_deinit(&plan);
   (void)fz_state_knows(run, 1, &gen);
-  FUZZ_CHECK(fz_state_save(run, layers, NULL) == 0);
+  FUZZ_CHECK(fz_state_save(run, layers, NULL, NULL) == 0);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {

@@ -269,7 +269,7 @@ def planted_state(t):
         plant(state + ".new")
         control.change("freeze", "a.weight")
         control.change("auto", "a.weight")
-        check(not os.path.lexists(state + ".new"), "the temporary file is left")
+        fz.wait_until(lambda: not os.path.lexists(state + ".new"), "the temporary file is gone")
     equal((rank.terminate(), daemon.terminate()), (0, 0), "exit statuses")
     for plant in (os.mkfifo, lambda path: os.symlink(victim, path), os.mkdir):
         if os.path.lexists(state):

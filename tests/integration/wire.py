@@ -227,7 +227,7 @@ def answers(t):
     equal(run_of(control)["gen"], 1, "gen after a dry run")
     real = control.require("freeze", patterns=["a"], **{"for": 100})
     equal((real["gen"], real["until_step"], real["changed_elements"]), (2, 110, 12), "the change")
-    equal((real["undo"], real["next"]), ("freezerctl auto a", {"step": 110}), "undo, next")
+    equal((real["undo"], real["next"]), ("freezerctl revert 1", {"step": 110}), "undo, next")
     equal(real["missing"][0]["rank"], 0, "who has not applied it")
     again = control.require("freeze", patterns=["a"], until_step=110)
     equal(again["nothing"], True, f"the same once more: {again}")
@@ -462,11 +462,14 @@ def bad_state(t):
     control = daemon.connect()
     settle(control)
     folder = next(e.path for e in os.scandir(t.state_dir) if e.is_dir())
-    os.mkdir(os.path.join(folder, "state.json.new"))
+    history = os.path.join(folder, "history.ndjson")
+    os.rename(history, history + ".aside")
+    os.mkdir(history)
     error = control.ask("freeze", patterns=["a"])["error"]
     check("cannot be saved" in error["message"], "the refusal", error)
     equal(run_of(control)["gen"], 1, "gen")
-    os.rmdir(os.path.join(folder, "state.json.new"))
+    os.rmdir(history)
+    os.rename(history + ".aside", history)
     control.require("freeze", patterns=["a"])
     rank.send("bye")
     control.require("wait", **{"for": "detached"})
@@ -475,6 +478,7 @@ def bad_state(t):
                    '{"version":1,"run":"run","incarnation":4,"gen":2,"rules_origin":"none","overrides":[{"action":3}]}\n'):
         with open(os.path.join(folder, "state.json"), "w", encoding="utf-8") as file:
             file.write(damage)
+        os.unlink(history)
         daemon = t.daemon()
         control = daemon.connect()
         rank = Rank(t, job=damage[-20:-1].replace('"', ""), params=WIDE)

@@ -1,0 +1,215 @@
+# history.py - the history of a run: nothing confirmed is lost, whenever freezerd is killed; revert; what cannot be written.
+import json
+import os
+import random
+import resource
+import subprocess
+import sys
+
+import fz
+from fz import check, equal
+
+FOREVER = 10**9
+NAMES = [f"layer.{i}.{part}" for i in range(8) for part in ("weight", "bias")]
+PARAMS = [(name, 10, 1) for name in NAMES] + [("head", 10, 1)]
+KILLS = int(os.environ.get("FZ_KILLS") or 25)
+
+
+def folder_of(t):
+    return next(e.path for e in os.scandir(t.state_dir) if e.is_dir())
+
+
+def history_path(t):
+    return os.path.join(folder_of(t), "history.ndjson")
+
+
+def lines(t):
+    with open(history_path(t), encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+def entries(control):
+    return control.require("history")["history"]
+
+
+def frozen(control):
+    return {p["name"] for p in control.require("list")["params"] if p["state"] == "frozen"}
+
+
+def told(entry):
+    return (entry["action"], entry["gen"], entry["state"], entry["froze"], entry["unfroze"])
+
+
+@fz.test("history: each change with who, why, when and what became of it; freezerctl history")
+def history(t):
+    control = t.daemon().connect()
+    t.trainer(PARAMS, (0, FOREVER), step_us=300)
+    control.wait_attached()
+    step = control.change("freeze", "layer.3", by={"user": "ana", "host": "gpu07"}, reason="plateau")["step"]
+    control.change("pin", "head", value="training")
+    control.change("auto", "layer.3")
+    fz.wait_until(lambda: entries(control)[0]["state"] == "applied", "the last change is applied")
+    got = entries(control)
+    equal([told(e) for e in got], [("auto", 4, "applied", 0, 2), ("pin", 3, "applied", 0, 0),
+                                   ("freeze", 2, "applied", 2, 0), ("attached", 1, "applied", 0, 0)], "the history")
+    entry = got[2]
+    equal((entry["by"], entry["uid"], entry["reason"], entry["step"], entry["patterns"]),
+          ("ana@gpu07", os.getuid(), "plateau", step, ["layer.3"]), "who, why, when")
+    equal((entry["trainable"], entry["elements"]), (150, 170), "the share that trains")
+    shown = t.ctl("history").out.splitlines()
+    equal(shown[0].split(), ["GEN", "STEP", "TIME", "CHANGE", "TRAINABLE", "BY"], "the head of the table")
+    check("froze layer.3 (2)" in shown[3] and 'ana@gpu07 "plateau"' in shown[3], "the row of the freeze", shown)
+    plain = t.ctl("history", "--plain", "--limit", "1").out.split("\t")
+    equal((plain[0], len(plain)), ("4", 6), "--plain")
+    data = t.ctl_json("history", "--limit", "2")
+    equal((data["schema"], len(data["history"]), data["more"]), ("freezer.history/1", 2, True), "--json")
+
+
+@fz.test("revert: to a gen, to before the last change, twice, over a restart; -n; what is asked about")
+def revert(t):
+    daemon = t.daemon()
+    control = daemon.connect()
+    t.trainer(PARAMS, (0, FOREVER), step_us=300)
+    control.wait_attached()
+    control.change("freeze", "layer.1")  # gen 2
+    control.change("rules_load", rules={"version": 1, "rules": [{"freeze": ["layer.2"]}]}, source="r.yaml")  # gen 3
+    control.change("pin", "layer.3.bias", value="frozen")  # gen 4
+    at = {4: frozen(control)}
+    control.change("auto", "layer.1")  # gen 5
+    control.change("unpin", "layer.3.bias")  # gen 6
+    equal(t.ctl("revert", "4").status, 6, "more than one change needs -y")
+    dry = t.ctl("revert", "4", "-n")
+    check("would freeze 3 of 17 parameters" in dry.out, "-n", dry)
+    equal(frozen(control), {"layer.2.weight", "layer.2.bias"}, "what is frozen after -n")
+    done = t.ctl("revert", "4", "-y", "--reason", "back")
+    check(done.out.startswith("run: froze 3 parameters (30); gen 7 applied by 1/1 ranks"), "revert 4", done)
+    equal(frozen(control), at[4], "what is frozen")
+    daemon.kill()
+    control = t.daemon().connect()
+    control.wait_attached()
+    equal(frozen(control), at[4], "after the restart")
+    equal(t.ctl("revert").status, 0, "revert of the revert")
+    equal(frozen(control), {"layer.2.weight", "layer.2.bias"}, "as before the revert")
+    equal(t.ctl("revert", "2", "-y").status, 0, "to before the rules")
+    equal(frozen(control), {"layer.1.weight", "layer.1.bias"}, "the decisions of gen 2")
+    equal(control.ask("rules_show")["error"]["code"], "no_rules", "rules")
+    equal(t.ctl("revert", "1", "-y").status, 0, "to the start")
+    equal(frozen(control), set(), "the decisions of gen 1")
+    check("nothing to do" in t.ctl("revert", "1", "-y").out, "to where it is")
+    equal(t.ctl("revert", "99").status, 4, "a gen that is not there")
+    equal(t.ctl("revert", "x").status, 2, "no gen")
+
+
+@fz.test("--state-dir none: history and revert from memory, and status says so")
+def memory_only(t):
+    control = fz.Daemon(t, "freezerd", "--socket", t.socket, "--state-dir", "none").connect()
+    t.trainer(PARAMS, (0, FOREVER), step_us=300)
+    control.wait_attached()
+    control.change("freeze", "layer.1")
+    equal(told(entries(control)[0])[:2], ("freeze", 2), "history")
+    equal(t.ctl("revert").status, 0, "revert")
+    equal(frozen(control), set(), "after revert")
+    check("in memory only" in t.ctl("status").out, "status")
+
+
+@fz.test("a torn tail, at each byte of the last line, is cut and said; the rest is there", limit=120)
+def torn(t):
+    control = t.daemon().connect()
+    rank = t.trainer(PARAMS, (0, FOREVER), step_us=300)
+    control.wait_attached()
+    control.change("freeze", "layer.1")
+    equal(rank.terminate(), 0, "exit status of the trainer")
+    for process in t.processes:
+        process.kill()
+    path = history_path(t)
+    if os.path.exists(os.path.join(folder_of(t), "state.json")):
+        os.unlink(os.path.join(folder_of(t), "state.json"))
+    with open(path, "rb") as file:
+        whole = file.read()
+    last = whole.rindex(b"\n", 0, len(whole) - 1) + 1
+    tail = whole[last:]
+    for cut in [1, 2, len(tail) // 3, len(tail) // 2, len(tail) - 2, len(tail) - 1]:
+        for damage in (tail[:cut], tail[:cut] + b"\n", b"\0" * cut):
+            if damage == tail:
+                continue
+            with open(path, "wb") as file:
+                file.write(whole + damage)
+            daemon = t.daemon()
+            rank = t.trainer(PARAMS, (0, FOREVER), step_us=300)
+            control = daemon.connect()
+            control.wait_attached()
+            control.require("wait", **{"for": "in-sync"}, wait_ms=int(fz.seconds(20) * 1000))
+            equal(frozen(control), {"layer.1.weight", "layer.1.bias"}, f"decisions after damage {damage[:40]!r}")
+            check("half-written" in daemon.errors(), "the log", daemon.errors())
+            equal(rank.terminate(), 0, "exit status of the trainer")
+            daemon.kill()
+            for line in lines(t):
+                check(isinstance(line, dict), "a line")
+
+
+@fz.test("a history that cannot grow: the change is refused with the reason, nothing is half-written, then it goes on")
+def full(t):
+    daemon = t.daemon()
+    control = daemon.connect()
+    t.trainer(PARAMS, (0, FOREVER), step_us=300)
+    control.wait_attached()
+    unlimited = resource.prlimit(daemon.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(daemon.pid, resource.RLIMIT_FSIZE, (os.path.getsize(history_path(t)) + 5000, unlimited[1]))
+    refused, i = None, 0
+    while not refused:
+        before = frozen(control)
+        answer = control.ask("freeze", patterns=[NAMES[i % 16]], until_step=10**9 + i, wait_ms=5000, yes=True)
+        refused = None if answer["ok"] else answer["error"]
+        i += 1
+    check("cannot be saved" in refused["message"] and "nothing was changed" in refused["message"], "refusal", refused)
+    equal(frozen(control), before, "what is frozen")
+    with open(history_path(t), "rb") as file:
+        check(file.read().endswith(b"\n"), "the file ends with a whole line")
+    resource.prlimit(daemon.pid, resource.RLIMIT_FSIZE, unlimited)
+    control.change("freeze", "head")
+    check("head" in frozen(control), "it goes on")
+
+
+@fz.test(f"{KILLS} kills of freezerd under changes: every confirmed change is there afterwards, no bit flips", limit=900)
+def kills(t):
+    rng = random.Random(int(os.environ.get("FZ_SEED") or 7))
+    daemon = t.daemon()
+    rank = t.trainer(PARAMS, (0, FOREVER), step_us=500)
+    control = daemon.connect()
+    control.wait_attached()
+    wanted = {}
+    for kill in range(KILLS):
+        victim = subprocess.Popen([sys.executable, "-c", "import os,time,sys;time.sleep(float(sys.argv[1]));"
+                                   "os.kill(int(sys.argv[2]),9)", str(rng.random() * 0.05), str(daemon.pid)])
+        open_change = None
+        try:
+            while True:
+                name, op = rng.choice(NAMES), rng.choice(("freeze", "unfreeze"))
+                open_change = (name, op)
+                answer = control.ask(op, patterns=[f"name:{name}"], yes=True, reason=f"kill {kill}",
+                                     wait_ms=rng.choice((0, 5000)))
+                check(answer["ok"], "a change was refused", answer)
+                wanted[name] = op
+                open_change = None
+        except (fz.Failure, OSError):
+            pass  # it is dead, as it should be
+        victim.wait()
+        daemon.popen.wait(fz.seconds(10))
+        daemon = t.daemon()
+        control = daemon.connect()
+        control.wait_attached()
+        check(control.require("wait", **{"for": "in-sync"}, wait_ms=int(fz.seconds(20) * 1000))["met"], "in sync")
+        now = frozen(control)
+        for name, op in wanted.items():
+            if open_change and open_change[0] == name:
+                continue
+            equal(name in now, op == "freeze", f"kill {kill}: {name} after a confirmed {op}")
+        if open_change:  # accepted or not, it is one of the two
+            wanted[open_change[0]] = "freeze" if open_change[0] in now else "unfreeze"
+    serials = [line["serial"] for line in lines(t) if "serial" in line]
+    equal(serials, sorted(set(serials)), "serials of the lines")
+    check(rank.alive(), "the trainer lives")
+
+
+if __name__ == "__main__":
+    fz.main()
