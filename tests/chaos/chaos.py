@@ -30,7 +30,7 @@ from timeline import Disagreement  # noqa: E402
 
 CLONE_NEWNS = 0x20000
 SHM = "/dev/shm"
-SHM_SIZE, STATE_SIZE = "8m", "1m"
+SHM_SIZE, STATE_SIZE = "8m", "64m"  # the histories of two runs are at most 32 MiB and a little
 BEGIN_LIMIT_MS = 200 # that freezer_batch_begin() may wait; it ought to be nothing, but the machine is shared
 MEMORY_LIMIT_KIB = 16 * 1024
 RANK_FDS_MAX = 16
