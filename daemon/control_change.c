@@ -124,35 +124,23 @@ static int read_request(struct trial *trial) {
 
 /* ----------------------------------------------------------------------------------------------------------- trying */
 
-/** Answers that there was nothing to do. */
-static void answer_nothing(struct trial *trial) {
+static void answer_now(struct trial *trial, const fz_pending *pending, bool dry_run) {
   fz_json_writer *writer = &trial->client->core->writer;
-  const struct fz_outcome *outcome = &trial->pending->outcome;
-  const fz_run *run = trial->run;
-  const uint64_t trainable = fz_run_trainable(run, NULL);
 
   fz_answer_begin(writer, trial->request->id);
-  fz_write_string(writer, "run", run->name);
-  fz_write_string(writer, "action", fz_op_name(trial->request->op));
-  fz_write_integer(writer, "matched", outcome->matched);
-  fz_write_integer(writer, "matched_elements", outcome->matched_elements);
-  fz_write_integer(writer, "changed", 0);
-  fz_write_integer(writer, "changed_elements", 0);
-  fz_write_bool(writer, "nothing", true);
-  fz_write_bool(writer, "dry_run", trial->request->dry_run);
-  fz_write_integer(writer, "gen", run->plan.gen);
-  fz_write_bool(writer, "applied", true);
-  fz_write_null(writer, "step");
-  fz_write_integer(writer, "ranks", fz_run_attached(run));
-  fz_write_integer(writer, "world", run->world);
-  fz_write_integer(writer, "trainable_before", trainable);
-  fz_write_integer(writer, "trainable_after", trainable);
-  fz_write_integer(writer, "n_params", fz_params_count(run->params));
-  fz_write_integer(writer, "elements", fz_params_elements(run->params));
-  fz_write_integer(writer, "rules", outcome->rules);
-  fz_write_integer(writer, "dropped", 0);
+  fz_pending_write(pending, writer, dry_run);
   fz_write_end_object(writer);
   fz_client_send(trial->client);
+}
+
+/** Answers that there was nothing to do. */
+static void answer_nothing(struct trial *trial) {
+  struct fz_outcome *outcome = &trial->pending->outcome;
+
+  outcome->nothing = true;
+  outcome->trainable_before = outcome->trainable_after = fz_run_trainable(trial->run, NULL);
+  outcome->next = fz_plan_next(&trial->run->plan, trial->step, trial->epoch);
+  answer_now(trial, trial->pending, trial->request->dry_run);
 }
 
 /** Does the change to a clone of the layers. Not 0: answered. */
@@ -352,15 +340,6 @@ static void say_accepted(const struct trial *trial) {
                 FZ_EVENT(.event = "accepted", .run = run, .has = pending->gen ? FZ_EVENT_GEN : 0, .gen = pending->gen,
                          .froze = pending->outcome.delta.froze, .unfroze = pending->outcome.delta.unfroze,
                          .by = pending->by, .reason = pending->reason, .text = pending->outcome.text));
-}
-
-static void answer_now(struct trial *trial, const fz_pending *pending, bool dry_run) {
-  fz_json_writer *writer = &trial->client->core->writer;
-
-  fz_answer_begin(writer, trial->request->id);
-  fz_pending_write(pending, writer, dry_run);
-  fz_write_end_object(writer);
-  fz_client_send(trial->client);
 }
 
 static void answer_part(struct trial *trial, const fz_pending *pending) {

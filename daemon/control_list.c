@@ -157,7 +157,6 @@ static void write_entry(const fz_listing *listing, size_t i, fz_json_writer *wri
   fz_write_time(writer, "since_step", listing->since ? listing->since[i] : FZ_TIME_NEVER);
   fz_write_string(writer, "layer", layer_names[listing->causes[i].layer]);
   fz_write_string(writer, "why", why ? why : "");
-  fz_write_null(writer, "next");
   fz_write_end_object(writer);
   free(why);
 }

@@ -441,20 +441,26 @@ static void write_texts(fz_json_writer *writer, const char *key, char *const *te
   fz_write_end_array(writer);
 }
 
+static uint32_t ranks_with(const fz_pending *pending) {
+  uint32_t ranks = 0;
+  for (uint32_t i = 0; i < pending->run->world; i++)
+    ranks += !fz_pending_waits_for(pending, i);
+  return ranks;
+}
+
 static void write_state(const fz_pending *pending, fz_json_writer *writer, bool dry_run) {
   const fz_run *run = pending->run;
-  uint32_t ranks = 0;
+  const bool nothing = pending->outcome.nothing;
+  const uint64_t gen = nothing ? run->plan.gen : pending->gen;
+  const bool applied = !dry_run && (nothing || is_applied(pending));
 
-  for (uint32_t i = 0; i < run->world; i++)
-    ranks += !fz_pending_waits_for(pending, i);
-  if (pending->gen && !dry_run)
-    fz_write_integer(writer, "gen", pending->gen);
+  if (gen && !dry_run)
+    fz_write_integer(writer, "gen", gen);
   else
     fz_write_null(writer, "gen");
-  const bool applied = !dry_run && is_applied(pending);
   fz_write_bool(writer, "applied", applied);
-  fz_write_time(writer, "step", applied ? step_of(pending) : FZ_TIME_NEVER);
-  fz_write_integer(writer, "ranks", ranks);
+  fz_write_time(writer, "step", applied && !nothing ? step_of(pending) : FZ_TIME_NEVER);
+  fz_write_integer(writer, "ranks", nothing ? fz_run_attached(run) : ranks_with(pending));
   fz_write_integer(writer, "world", run->world);
   if (!dry_run && !applied && !pending->superseded_by) {
     write_missing(pending, writer);
@@ -466,7 +472,7 @@ static void write_state(const fz_pending *pending, fz_json_writer *writer, bool 
     fz_write_integer(writer, "superseded_by", pending->superseded_by);
   else
     fz_write_null(writer, "superseded_by");
-  fz_write_integer(writer, "waited_ms", dry_run ? 0 : fz_clock_ms() - pending->accepted_ms);
+  fz_write_integer(writer, "waited_ms", dry_run || nothing ? 0 : fz_clock_ms() - pending->accepted_ms);
 }
 
 static void write_next(const struct fz_next *next, fz_json_writer *writer) {
@@ -493,7 +499,7 @@ void fz_pending_write(const fz_pending *pending, fz_json_writer *writer, bool dr
   fz_write_integer(writer, "changed", outcome->changed);
   fz_write_integer(writer, "changed_elements", outcome->changed_elements);
   write_texts(writer, "changed_names", outcome->names, outcome->n_names);
-  fz_write_bool(writer, "nothing", false);
+  fz_write_bool(writer, "nothing", outcome->nothing);
   fz_write_bool(writer, "dry_run", dry_run);
   write_state(pending, writer, dry_run);
   fz_write_integer(writer, "trainable_before", outcome->trainable_before);

@@ -26,6 +26,7 @@
 
 /** What a change did, for its answer and for people. */
 struct fz_outcome {
+  bool nothing; /* there was nothing to do */
   size_t matched, changed;
   uint64_t matched_elements, changed_elements;
   uint64_t trainable_before, trainable_after; /* elements */

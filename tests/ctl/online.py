@@ -85,6 +85,10 @@ def change_json(t):
           ("gpt2-ft", 2, True, 2, 2, "freezerctl revert 1"), "freeze")
     check(isinstance(data["step"], int), "no step", data)
     check("id" not in data and "ok" not in data, "the wire's own fields", data)
+    again = t.ctl_json("freeze", "model.layers.4")
+    equal((list(again), again["nothing"], again["gen"], again["applied"]), (list(data), True, 2, True), "nothing to do")
+    equal((again["step"], again["missing"], again["changed_names"], again["undo"]), (None, [], [], None), "what is not")
+    equal(t.ctl_json("freeze", "model.layers.4", "-n")["gen"], None, "gen of a dry run of nothing")
     equal(t.ctl_json("unfreeze", "model.layers.4", "--no-wait")["applied"], False, "--no-wait")
     said(t.ctl("wait", "--for", "idle"))
     said(t.ctl("freeze", "model.layers.4", "--no-wait"), "gpt2-ft: froze 12 parameters (7.1M); gen 4, not waited for\n",
@@ -204,7 +208,9 @@ model.norm.bias             training       768  start
     said(t.ctl("list", "--state", "pending"))
     data = t.ctl_json("list", "--state", "frozen", "--why", "baseline")
     equal((data["schema"], [p["name"] for p in data["params"]]), ("freezer.list/1", ["model.embed_tokens.weight"]), "")
-    equal(len(t.ctl_json("list")["params"]), 148, "all, from several parts")
+    data = t.ctl_json("list")
+    equal(len(data["params"]), 148, "all, from several parts")
+    equal(list(data["params"][0]), ["name", "elements", "state", "pending", "since_step", "layer", "why"], "fields")
     said(t.ctl("list", "modle"), "", "freezerctl: no parameter matches 'modle' in run gpt2-ft (148 parameters)\n"
          "hint: did you mean 'model' (148 parameters)?\n", 4)
 
