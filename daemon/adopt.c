@@ -4,12 +4,14 @@
 #include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "daemon/adopt.h"
+#include "daemon/hold.h"
 #include "daemon/record.h"
 #include "daemon/run.h"
 #include "daemon/state.h"
@@ -123,6 +125,7 @@ static int adopt(fz_core *core, fz_segment *segment, const char *name) {
   }
   take_ranks(run);
   take_decisions(run);
+  fz_hold_note(run);
   run->saved = fz_json_free(run->saved);
   fz_run_check_life(run);
   fz_record_add(run, &(const struct fz_record){
@@ -135,7 +138,7 @@ static int adopt(fz_core *core, fz_segment *segment, const char *name) {
   return 0;
 }
 
-/** The highest incarnation of this run in shared memory in which somebody lives; older ones and empty ones are removed. */
+/** The highest incarnation of this run in shared memory in which somebody lives. */
 static int find_segment(fz_core *core, const char *run, fz_segment **ret_segment, char *ret_name, size_t size) {
   char key[FZ_RUN_KEY_LENGTH + 1], prefix[64];
   fz_segment *best = NULL;
@@ -159,9 +162,6 @@ static int find_segment(fz_core *core, const char *run, fz_segment **ret_segment
       snprintf(ret_name, size, "%s", name);
       continue;
     }
-    /* Nobody lives in it: it can only be what a killed freezerd left. One that somebody holds on to is not touched. */
-    if (r == 0 && !is_alive(segment))
-      (void)fz_segment_unlink(name);
     fz_segment_free(segment);
   }
   closedir(folder);
@@ -169,7 +169,23 @@ static int find_segment(fz_core *core, const char *run, fz_segment **ret_segment
   return best ? 0 : -ENOENT;
 }
 
-void fz_adopt_clean(fz_core *core) {
+/** Whether it is that of a run that we have: its ranks need not have mapped it yet. */
+static bool is_in_use(const fz_core *core, const fz_segment *segment) {
+  const fz_segment_info *info = fz_segment_get_info(segment);
+  const fz_run *run = fz_core_find(core, info->run);
+
+  return run && run->segment && run->incarnation == info->incarnation;
+}
+
+/** A segment without a plan may have been handed out a moment ago: then its first rank has not locked its line yet. */
+static bool is_fresh(const fz_segment *segment) {
+  uint64_t started, gen;
+
+  fz_gate_read(segment, &started, &gen);
+  return gen == 0;
+}
+
+static void clean(fz_core *core, bool fresh) {
   char prefix[48];
   DIR *folder = opendir(SHM_FOLDER);
 
@@ -182,13 +198,29 @@ void fz_adopt_clean(fz_core *core) {
     if (strncmp(entry->d_name, prefix, (size_t)length) != 0 || strlen(entry->d_name) >= sizeof(name) - 1)
       continue;
     snprintf(name, sizeof(name), "/%s", entry->d_name);
-    if (fz_segment_open(&segment, name, false) == 0 && is_own_key(core, segment) && !is_alive(segment)) {
+    if (fz_segment_open(&segment, name, false) == 0 && is_own_key(core, segment) && !is_alive(segment) &&
+        !is_in_use(core, segment) && (fresh || !is_fresh(segment))) {
+      const fz_segment_info *info = fz_segment_get_info(segment);
       fz_log_write(&core->log, FZ_LOG_INFO, FZ_LOG_ABOUT(.event = "shm"), "removed %s: nobody lives in it", name);
+      fz_hold_forget(core, info->run_key, info->incarnation);
       (void)fz_segment_unlink(name);
     }
     fz_segment_free(segment);
   }
   closedir(folder);
+}
+
+void fz_adopt_clean(fz_core *core) { clean(core, true); }
+
+static void on_clean(fz_timer *timer) {
+  /* Valid because only the core has this timer, as its member `clean`. */
+  fz_adopt_clean((fz_core *)(void *)((char *)timer - offsetof(fz_core, clean)));
+}
+
+void fz_adopt_begin(fz_core *core) {
+  clean(core, false);
+  core->clean.fire = on_clean;
+  fz_timer_start(&core->timers, &core->clean, FZ_HOLD_MS);
 }
 
 int fz_adopt_by_name(fz_core *core, const char *name) {
@@ -207,10 +239,9 @@ int fz_adopt_by_name(fz_core *core, const char *name) {
   return r;
 }
 
-int fz_adopt_resume(fz_trainer *trainer, int fd, char *ret_name) {
+int fz_adopt_take(fz_trainer *trainer, int fd) {
   fz_core *core = trainer->core;
   const uid_t owner = fz_connection_peer(trainer->connection)->uid;
-  char name[FZ_SEGMENT_NAME_MAX + 1];
   fz_segment *segment = NULL;
   int r = fz_segment_map_of(&segment, fd, true, core->uid);
 
@@ -221,25 +252,23 @@ int fz_adopt_resume(fz_trainer *trainer, int fd, char *ret_name) {
     close(fd);
     return r;
   }
-  const fz_segment_info *info = fz_segment_get_info(segment);
   if (!is_ours(core, segment)) {
     fz_segment_free(segment);
     return -EPERM;
   }
-  snprintf(ret_name, FZ_RUN_NAME_MAX + 1, "%s", info->run);
-  /* The name first: another segment of the run may be newer than the one that this rank holds. */
-  if (!fz_core_find(core, info->run) && fz_adopt_by_name(core, info->run) < 0) {
-    r = fz_segment_name(name, sizeof(name), core->uid, info->run_key, info->incarnation);
-    if (r == 0)
-      r = adopt(core, segment, name);
-    if (r == 0)
-      return 0;
-  }
-  if (r == 0 && fz_gate_is_rewound(segment)) {
-    fz_segment_free(trainer->left);
-    trainer->left = segment;
-    return 0;
-  }
-  fz_segment_free(segment);
+  trainer->handed = segment;
+  return 0;
+}
+
+int fz_adopt_handed(fz_trainer *trainer) {
+  fz_core *core = trainer->core;
+  const fz_segment_info *info = fz_segment_get_info(trainer->handed);
+  char name[FZ_SEGMENT_NAME_MAX + 1];
+  int r = fz_segment_name(name, sizeof(name), core->uid, info->run_key, info->incarnation);
+
+  if (r == 0)
+    r = adopt(core, trainer->handed, name);
+  if (r == 0)
+    trainer->handed = NULL;
   return r;
 }

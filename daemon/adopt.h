@@ -16,20 +16,22 @@
 
 /** Removes what a killed freezerd left in shared memory: segments of ours in which nobody lives. */
 void fz_adopt_clean(fz_core *core);
+/** At the start: the same, but what was made last may still be entered; that is looked at again after FZ_HOLD_MS. */
+void fz_adopt_begin(fz_core *core);
 
 /**
- * Looks for a segment of a run that is not known yet by its name in shared memory; removes those that nobody lives in.
+ * Looks for a segment of a run that is not known yet by its name in shared memory.
  * @return 0 it was adopted: the run is there; -ENOENT there is none; other negative errno
  */
 int fz_adopt_by_name(fz_core *core, const char *name);
 
 /**
- * A trainer handed back the descriptor of the segment that it holds. Adopts it if its run is not known; keeps it as
- * trainer->left if another rank's rewind has ended it.
- * @param fd         consumed
- * @param ret_name   the run that the segment names, FZ_RUN_NAME_MAX + 1 bytes
+ * A trainer handed back the descriptor of the segment that it holds: keeps it as trainer->handed.
+ * @param fd  consumed
  * @return 0; -EBADMSG, -EPERM and the like: it is none of ours, go on without it
  */
-int fz_adopt_resume(fz_trainer *trainer, int fd, char *ret_name);
+int fz_adopt_take(fz_trainer *trainer, int fd);
+/** Adopts what the trainer handed back; the run that it names is not known. 0; negative errno. */
+int fz_adopt_handed(fz_trainer *trainer);
 
 #endif

@@ -10,6 +10,7 @@
 #include "daemon/adopt.h"
 #include "daemon/attach.h"
 #include "daemon/client.h"
+#include "daemon/hold.h"
 #include "daemon/launch.h"
 #include "daemon/progress.h"
 #include "daemon/publisher.h"
@@ -24,9 +25,9 @@
 static bool is_to_rewind(const fz_trainer *trainer) {
   const fz_run *run = trainer->run;
 
-  if (!trainer->left || !run->segment)
+  if (!trainer->handed || !run->segment || !fz_gate_is_rewound(trainer->handed))
     return false;
-  const fz_segment_info *info = fz_segment_get_info(trainer->left);
+  const fz_segment_info *info = fz_segment_get_info(trainer->handed);
   return info->incarnation < run->incarnation && info->attempt == run->attempt && strcmp(info->job, run->job) == 0 &&
          strcmp(info->run, run->name) == 0;
 }
@@ -130,25 +131,45 @@ void fz_attach_hello(fz_trainer *trainer, const fz_message *message) {
   if (hello->resumes)
     trainer->state = FZ_TRAINER_RESUMING;
   else
-    place(trainer, trainer->name);
+    fz_attach_arrive(trainer, trainer->name, true);
+}
+
+static void say_lost(const fz_trainer *trainer, uint64_t incarnation, int error) {
+  fz_log_write(&trainer->core->log, FZ_LOG_INFO,
+               FZ_LOG_ABOUT(.event = "rank", .run = trainer->name, .peer = fz_connection_peer(trainer->connection)),
+               "rank %" PRIu32 " comes back with incarnation %" PRIu64 ", which cannot be carried on: %s",
+               trainer->rank, incarnation, error == -ENOENT ? "its descriptor is missing" : strerror(-error));
 }
 
 void fz_attach_resume(fz_trainer *trainer, const fz_message *message) {
   const int fd = fz_connection_take_fd(trainer->connection);
   char name[FZ_RUN_NAME_MAX + 1];
-  const int r = fd < 0 ? -ENOENT : fz_adopt_resume(trainer, fd, name);
+  const int r = fd < 0 ? -ENOENT : fz_adopt_take(trainer, fd);
 
   if (r < 0) {
-    fz_log_write(&trainer->core->log, FZ_LOG_INFO,
-                 FZ_LOG_ABOUT(.event = "rank", .run = trainer->name, .peer = fz_connection_peer(trainer->connection)),
-                 "rank %" PRIu32 " comes back with incarnation %" PRIu64 ", which cannot be carried on: %s",
-                 trainer->rank, message->resume.incarnation, r == -ENOENT ? "its descriptor is missing" : strerror(-r));
-    snprintf(name, sizeof(name), "%s", trainer->name);
-  } else {
-    trainer->held_incarnation = message->resume.incarnation;
-    trainer->held_gen = message->resume.gen;
+    say_lost(trainer, message->resume.incarnation, r);
+    fz_attach_arrive(trainer, trainer->name, true);
+    return;
   }
-  place(trainer, name);
+  trainer->held_incarnation = message->resume.incarnation;
+  trainer->held_gen = message->resume.gen;
+  snprintf(name, sizeof(name), "%s", fz_segment_get_info(trainer->handed)->run);
+  fz_attach_arrive(trainer, name, true);
+}
+
+void fz_attach_arrive(fz_trainer *trainer, const char *run, bool may_wait) {
+  fz_core *core = trainer->core;
+
+  /* The name first: another segment of the run may be newer than the one that this rank holds. */
+  if (!fz_core_find(core, run) && fz_adopt_by_name(core, run) < 0) {
+    if (may_wait && fz_hold_trainer(trainer, run))
+      return;
+    const int r = trainer->handed ? fz_adopt_handed(trainer) : 0;
+    if (r < 0)
+      say_lost(trainer, trainer->held_incarnation, r);
+  }
+  place(trainer, run);
+  fz_hold_release(core, run);
 }
 
 /* -------------------------------------------------------------------------------------------------------- parameters */

@@ -8,6 +8,7 @@
 
 #include "daemon/clock.h"
 #include "daemon/core.h"
+#include "daemon/hold.h"
 #include "daemon/pending.h"
 #include "daemon/run.h"
 #include "daemon/state.h"
@@ -39,6 +40,8 @@ void fz_core_deinit(fz_core *core) {
     fz_run_free(run);
   }
   core->n_runs = 0;
+  fz_hold_drop_all(core);
+  fz_timer_stop(&core->timers, &core->clean);
   core->default_rules = fz_ruleset_unref(core->default_rules);
   free(core->default_source);
   free(core->socket);

@@ -41,6 +41,7 @@ typedef struct fz_pending fz_pending;
 typedef struct fz_waiter fz_waiter;
 typedef struct fz_watcher fz_watcher;
 typedef struct fz_listing fz_listing;
+typedef struct fz_hold fz_hold;
 
 struct fz_core {
   fz_log log;
@@ -58,6 +59,8 @@ struct fz_core {
   size_t n_runs;
   fz_watcher *watchers;
   fz_waiter *waiters;   /* of `wait` */
+  fz_hold *holds;       /* hold.h */
+  fz_timer clean;       /* until the segments of the dead are removed */
   size_t listing_bytes; /* memory of the tables that trainers have begun to send */
 };
 

@@ -9,7 +9,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "daemon/adopt.h"
 #include "daemon/clock.h"
+#include "daemon/hold.h"
 #include "daemon/pending.h"
 #include "daemon/publisher.h"
 #include "daemon/run.h"
@@ -130,8 +132,10 @@ void fz_run_drop_segment(fz_run *run, bool keep_name) {
   if (!run->segment)
     return;
   fz_run_now(run, &run->last_step, &run->last_epoch);
-  if (!keep_name)
+  if (!keep_name) {
     (void)fz_segment_unlink(run->segment_name); /* gone already after a logout, or in another mount namespace */
+    fz_hold_forget(run->core, run->key, run->incarnation);
+  }
   run->segment = fz_segment_free(run->segment);
   run->blocked = false;
   run->plan.gen = 0;
@@ -169,23 +173,34 @@ static int begin_layers(fz_run *run) {
   return 0;
 }
 
+/** With the next number whose name is free. */
+static int make_segment(fz_run *run, fz_segment **ret_segment, char *name, size_t size) {
+  fz_segment_info info;
+  int r = -EEXIST;
+
+  for (int i = 0; r == -EEXIST && i < INCARNATION_TRIES; i++) {
+    run->incarnation++;
+    fill_info(run, &info);
+    r = fz_segment_name(name, size, run->core->uid, run->key, run->incarnation);
+    if (r == 0)
+      r = fz_segment_create(ret_segment, name, &info, run->params);
+  }
+  return r;
+}
+
 int fz_run_incarnate(fz_run *run) {
   fz_segment *segment = NULL;
-  fz_segment_info info;
   char name[FZ_SEGMENT_NAME_MAX + 1];
-  int r = -EEXIST;
+  int r;
 
   fz_run_drop_segment(run, false);
   r = begin_layers(run);
   if (r < 0)
     return r;
-  r = -EEXIST;
-  for (int i = 0; r == -EEXIST && i < INCARNATION_TRIES; i++) {
-    run->incarnation++;
-    fill_info(run, &info);
-    r = fz_segment_name(name, sizeof(name), run->core->uid, run->key, run->incarnation);
-    if (r == 0)
-      r = fz_segment_create(&segment, name, &info, run->params);
+  r = make_segment(run, &segment, name, sizeof(name));
+  if (r == -ENOSPC) {
+    fz_adopt_clean(run->core); /* there may be some of the dead */
+    r = make_segment(run, &segment, name, sizeof(name));
   }
   if (r < 0)
     return r;
@@ -197,6 +212,7 @@ int fz_run_incarnate(fz_run *run) {
     fz_run_warn(run, "the state cannot be saved: %s", strerror(-r));
   else
     fz_state_checkpoint(run);
+  fz_hold_note(run);
   fz_log_write(&run->core->log, FZ_LOG_DEBUG, FZ_LOG_ABOUT(.event = "shm", .run = run->name),
                "incarnation %" PRIu64 ": segment %s, %" PRIu64 " bytes", run->incarnation, name,
                fz_segment_size(segment));

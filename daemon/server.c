@@ -317,6 +317,7 @@ int fz_server_new(fz_server **ret_server, fz_core *core, const fz_listener *list
   }
   core->timers.changed = timers_changed;
   core->timers.user = server;
+  timers_changed(server);
   *ret_server = server;
   return 0;
 }

@@ -204,8 +204,10 @@ static int listen_and_serve(fz_core *core, const fz_options *options, const char
   if (r < 0)
     fz_log_write(&core->log, FZ_LOG_ERROR, FZ_LOG_ABOUT(.event = "daemon"), "%s", strerror(-r));
   else
-    fz_adopt_clean(core);
+    fz_adopt_begin(core);
   r = r < 0 ? FZ_EXIT_FAILED : serve(core, &listener, &read_only, options);
+  if (core->scope)
+    fz_adopt_clean(core);
   fz_listener_close(&read_only);
   fz_listener_close(&listener);
   if (lock_fd > 0)

@@ -11,6 +11,7 @@
 #include "daemon/attach.h"
 #include "daemon/client.h"
 #include "daemon/clock.h"
+#include "daemon/hold.h"
 #include "daemon/progress.h"
 #include "daemon/publisher.h"
 #include "daemon/run.h"
@@ -64,9 +65,10 @@ void fz_trainer_drop_listed(fz_trainer *trainer) {
 fz_trainer *fz_trainer_free(fz_trainer *trainer) {
   if (!trainer)
     return NULL;
+  fz_hold_leave(trainer);
   leave_run(trainer, trainer->said_bye ? "has ended" : "is gone");
   fz_trainer_drop_listed(trainer);
-  fz_segment_free(trainer->left);
+  fz_segment_free(trainer->handed);
   free(trainer->rules);
   free(trainer);
   return NULL;
@@ -115,6 +117,7 @@ void fz_trainer_refuse(fz_trainer *trainer, bool close, enum fz_code code, const
   if (!close)
     return;
   trainer->state = FZ_TRAINER_ENDED;
+  fz_hold_leave(trainer);
   fz_trainer_drop_listed(trainer);
   leave_run(trainer, "was refused");
   fz_connection_close(trainer->connection, "refused");
@@ -200,17 +203,17 @@ static void reserve(fz_trainer *trainer) {
 }
 
 void fz_trainer_welcome(fz_trainer *trainer) {
-  trainer->left = fz_segment_free(trainer->left);
+  trainer->handed = fz_segment_free(trainer->handed);
   reserve(trainer);
   send_welcome(trainer, trainer->run->segment, trainer->run->segment_name);
 }
 
 void fz_trainer_welcome_back(fz_trainer *trainer) {
-  const fz_segment_info *info = fz_segment_get_info(trainer->left);
+  const fz_segment_info *info = fz_segment_get_info(trainer->handed);
   char name[FZ_SEGMENT_NAME_MAX + 1];
 
   if (fz_segment_name(name, sizeof(name), trainer->core->uid, info->run_key, info->incarnation) == 0)
-    send_welcome(trainer, trainer->left, name);
+    send_welcome(trainer, trainer->handed, name);
 }
 
 /* --------------------------------------------------------------------------------------------------------- messages */
@@ -255,6 +258,7 @@ static void on_rewind(fz_trainer *trainer, const fz_message *message) {
 static void on_bye(fz_trainer *trainer, const fz_message *message) {
   (void)message;
   trainer->said_bye = true;
+  fz_hold_leave(trainer);
   trainer->state = FZ_TRAINER_ENDED;
   fz_connection_close(trainer->connection, "it said bye");
 }
@@ -276,7 +280,7 @@ static const struct {
   [FZ_MESSAGE_METRIC] = { on_metric, IN(ATTACHED) },
   [FZ_MESSAGE_APPLIED] = { on_applied, IN(ATTACHED) },
   [FZ_MESSAGE_REWIND] = { on_rewind, IN(WELCOMED) | IN(ATTACHED) },
-  [FZ_MESSAGE_BYE] = { on_bye, IN(NEW) | IN(RESUMING) | IN(LISTING) | IN(WELCOMED) | IN(ATTACHED) },
+  [FZ_MESSAGE_BYE] = { on_bye, IN(NEW) | IN(RESUMING) | IN(HELD) | IN(LISTING) | IN(WELCOMED) | IN(ATTACHED) },
   [FZ_MESSAGE_NEED] = { NULL, 0 },
   [FZ_MESSAGE_WELCOME] = { NULL, 0 },
   [FZ_MESSAGE_SUBSCRIBE] = { NULL, 0 },

@@ -15,6 +15,7 @@
  *
  *   NEW        hello expected
  *   RESUMING   hello said that resume follows
+ *   HELD       it waits for another one to bring back the run's segment: hold.h
  *   LISTING    it was asked for its parameters
  *   WELCOMED   it has the segment; ready expected
  *   ATTACHED   it trains, and tells what it was asked to
@@ -26,6 +27,7 @@
 enum fz_trainer_state {
   FZ_TRAINER_NEW,
   FZ_TRAINER_RESUMING,
+  FZ_TRAINER_HELD,
   FZ_TRAINER_LISTING,
   FZ_TRAINER_WELCOMED,
   FZ_TRAINER_ATTACHED,
@@ -40,7 +42,9 @@ struct fz_trainer {
   uint64_t incarnation; /* that it was welcomed to */
   bool said_bye;
   uint64_t held_incarnation, held_gen; /* what it had when it came back; 0: nothing */
-  fz_segment *left;                    /* that segment, if a rewind of another rank has ended it; NULL: not so */
+  fz_segment *handed; /* that segment, until it is welcomed to another; NULL: none, or the run has taken it */
+  fz_hold *hold;      /* in which it waits, or NULL */
+  fz_trainer *hold_next;
 
   /* from hello */
   char name[FZ_RUN_NAME_MAX + 1];
@@ -68,7 +72,7 @@ void fz_trainer_line(fz_trainer *trainer, const fz_json *root);
 int fz_trainer_send(fz_trainer *trainer, const fz_message *message, int fd);
 /** Reserves its line in the segment of its run's incarnation and sends that; `ready` is expected next. */
 void fz_trainer_welcome(fz_trainer *trainer);
-/** Sends back the segment `left`, in which it goes on until it rewinds. */
+/** Sends back the segment that it handed back, in which it goes on until it rewinds. */
 void fz_trainer_welcome_back(fz_trainer *trainer);
 void fz_trainer_notice(fz_trainer *trainer, enum fz_level level, const char *code, const char *message);
 /** Another attempt of its job has begun: it is told so and forgets the run. */
