@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "client/freezer.h"
+#include "tests/fail_calls.h"
 
 enum { EXIT_USAGE = 2, METRICS_MAX = 64 };
 
@@ -535,6 +536,8 @@ int main(int argc, char **argv) {
   trainer.options.log_user = &trainer;
   (void)prctl(PR_SET_TIMERSLACK, 1UL, 0UL, 0UL, 0UL); /* or a step of 200 us takes 250 */
   watch_signals();
+  if (fz_fail_begin)
+    fz_fail_begin(); /* what is tested is the library, not what this program reads before */
 
   const int r = freezer_open(&trainer.freezer, &trainer.options, trainer.params, trainer.n_params);
   if (r < 0)

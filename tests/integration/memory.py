@@ -10,6 +10,7 @@ from rank import WIDE, Rank
 
 LIBRARY = os.path.join(os.environ.get("top_builddir", "."), "tests", ".libs", "libfzfail.so")
 RULES = {"version": 1, "rules": [{"freeze": ["re:b|a.b"], "from": {"step": 5}, "until": {"step": 50}}]}
+SPARED = "100" # freezerd that cannot start says so and ends: see tests/inject/ for that
 PATTERNS = ["a", "b", "**", "re:a", "*.w", "d", "nothing"]
 OPS = ["freeze", "unfreeze", "auto", "pin", "unpin", "list", "status", "explain", "is_frozen", "rules_load",
        "rules_unload", "rules_show", "rules_check", "wait", "watch", "runs"]
@@ -79,8 +80,9 @@ def failing(t):
     if not os.path.exists(LIBRARY):
         raise fz.Skip(f"there is no {LIBRARY}")
     for seed, rate in enumerate((400, 100, 30)):
-        daemon = t.daemon("--log-level", "error",
-                          env={"LD_PRELOAD": os.path.abspath(LIBRARY), "FAIL_MALLOC": str(rate), "FAIL_MALLOC_SEED": str(seed)})
+        failing = {"LD_PRELOAD": os.path.abspath(LIBRARY), "FZ_FAIL_KIND": "malloc", "FZ_FAIL_RATE": str(rate),
+                   "FZ_FAIL_SEED": str(seed), "FZ_FAIL_AT": SPARED}
+        daemon = t.daemon("--log-level", "error", env=failing)
         good = disturb(t, daemon, seed, 2)
         fz.note(f"1 in {rate}: {good} requests were answered well")
         check(daemon.alive(), "it died", daemon.popen.poll(), daemon.errors()[-2000:])
