@@ -13,6 +13,7 @@
 #include <unistd.h>
 #include <uv.h>
 
+#include "daemon/loop_memory.h"
 #include "daemon/server.h"
 #include "daemon/session.h"
 #include "daemon/systemd.h"
@@ -21,6 +22,8 @@
 
 /* How many connections are taken before the others get their turn. */
 #define ACCEPTS_PER_TURN 64
+/* Descriptors that libuv needs for a loop: epoll's, and those of its pipes. */
+#define LOOP_FDS 8
 /* What is still queued for peers when freezerd stops may take this long. */
 #define STOP_MS 1000
 
@@ -292,6 +295,20 @@ static int init_handles(fz_server *server, const fz_listener *listener, const fz
   return r;
 }
 
+/** Whether so many descriptors are left as libuv takes for its loop: it ends the process when it gets none for signals. */
+static int check_descriptors(void) {
+  int fds[LOOP_FDS], n = 0, r = 0;
+
+  for (; r == 0 && n < LOOP_FDS; n++) {
+    fds[n] = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    r = fds[n] < 0 ? -errno : 0;
+  }
+  while (n-- > 0)
+    if (fds[n] >= 0)
+      close(fds[n]);
+  return r;
+}
+
 int fz_server_new(fz_server **ret_server, fz_core *core, const fz_listener *listener, const fz_listener *read_only,
                   gid_t group) {
   fz_server *server = calloc(1, sizeof(*server));
@@ -301,7 +318,11 @@ int fz_server_new(fz_server **ret_server, fz_core *core, const fz_listener *list
   server->core = core;
   server->group = group;
   server->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
-  int r = uv_loop_init(&server->loop);
+  int r = check_descriptors();
+  if (r == 0)
+    r = fz_loop_memory_init();
+  if (r == 0)
+    r = uv_loop_init(&server->loop);
   if (r == 0) {
     r = init_handles(server, listener, read_only);
     if (r < 0) {

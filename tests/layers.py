@@ -10,8 +10,9 @@ import re
 import sys
 from collections import namedtuple
 
-# Files that may include uv.h: the daemon's server and its connections. All other code is told what happened.
-UV_FILES = {"daemon/connection.c", "daemon/server.c"}
+# Files that may include uv.h: the daemon's server, its connections, and what libuv allocates with. All other code is told
+# what happened.
+UV_FILES = {"daemon/connection.c", "daemon/loop_memory.c", "daemon/server.c"}
 
 # What a folder may include, the longest path that fits counts: headers of ours by their folder (or exact path), and
 # libraries other than libc by the header's name. `pure` code computes: it reads no clock and does no I/O. `guest`
