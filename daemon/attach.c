@@ -12,6 +12,7 @@
 #include "daemon/client.h"
 #include "daemon/hold.h"
 #include "daemon/launch.h"
+#include "daemon/pending.h"
 #include "daemon/progress.h"
 #include "daemon/publisher.h"
 #include "daemon/run.h"
@@ -333,6 +334,7 @@ void fz_attach_ready(fz_trainer *trainer, const fz_message *message) {
                          .rank = trainer->rank, .step = rank->step, .epoch = rank->epoch, .text = text));
   fz_trainer_subscribe(trainer);
   fz_publisher_run(run);
+  fz_pendings_check(run); /* what it holds it may have taken while its connection was gone */
   fz_progress_note(run);
   fz_waits_check(run->core, run);
 }
