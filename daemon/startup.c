@@ -25,17 +25,24 @@
 
 /* ----------------------------------------------------------------------------------------------------- state directory */
 
-static char *default_state_dir(void) {
+/** The path that is said or usual, allocated. -ENOENT: there is none. */
+static int choose_state_dir(const fz_options *options, char **ret_path) {
   const char *base = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
-  const struct passwd *user;
 
-  if (base && *base == '/')
-    return fz_text_format("%s/freezer", base);
-  if (!home || *home != '/') {
-    user = getpwuid(geteuid());
-    home = user ? user->pw_dir : NULL;
+  if (options->state_dir) {
+    *ret_path = strdup(options->state_dir);
+  } else if (base && *base == '/') {
+    *ret_path = fz_text_format("%s/freezer", base);
+  } else {
+    if (!home || *home != '/') {
+      const struct passwd *user = getpwuid(geteuid());
+      home = user ? user->pw_dir : NULL;
+    }
+    if (!home || !*home)
+      return -ENOENT;
+    *ret_path = fz_text_format("%s/.local/state/freezer", home);
   }
-  return home && *home ? fz_text_format("%s/.local/state/freezer", home) : NULL;
+  return *ret_path ? 0 : -ENOMEM;
 }
 
 /** Makes a folder and those above it, 0700. */
@@ -66,11 +73,12 @@ static int open_state_dir(const fz_log *log, const fz_options *options, char **r
   *ret_path = NULL;
   if (options->no_state)
     return 0;
-  path = options->state_dir ? strdup(options->state_dir) : default_state_dir();
-  if (!path) {
-    fz_log_write(log, FZ_LOG_ERROR, FZ_LOG_ABOUT(.event = "daemon"),
-                 "no place for the state directory is known: say --state-dir DIR, or --state-dir none");
-    return -ENOENT;
+  r = choose_state_dir(options, &path);
+  if (r < 0) {
+    fz_log_write(log, FZ_LOG_ERROR, FZ_LOG_ABOUT(.event = "daemon"), "%s",
+                 r == -ENOENT ? "no place for the state directory is known: say --state-dir DIR, or --state-dir none"
+                              : strerror(-r));
+    return r;
   }
   r = make_folders(path);
   if (r == 0) {
