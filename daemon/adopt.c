@@ -28,8 +28,11 @@ static bool is_own_key(const fz_core *core, const fz_segment *segment) {
   return strcmp(key, info->run_key) == 0;
 }
 
+/** And in this boot. Where one of the two could not tell which boot it was, the key has to do. */
 static bool is_ours(const fz_core *core, const fz_segment *segment) {
-  return is_own_key(core, segment) && strcmp(core->boot_id, fz_segment_get_info(segment)->boot_id) == 0;
+  const char *boot_id = fz_segment_get_info(segment)->boot_id;
+
+  return is_own_key(core, segment) && (!*boot_id || !*core->boot_id || strcmp(core->boot_id, boot_id) == 0);
 }
 
 static bool is_alive(const fz_segment *segment) {

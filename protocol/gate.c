@@ -67,7 +67,8 @@ int fz_rank_lock(fz_segment *segment, uint32_t rank) {
 
 bool fz_rank_is_locked(const fz_segment *segment, uint32_t rank) {
   struct flock lock = byte_of(rank);
-  return fcntl(segment->fd, F_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+  /* Who cannot be told to be dead is taken for alive. */
+  return fcntl(segment->fd, F_GETLK, &lock) < 0 || lock.l_type != F_UNLCK;
 }
 
 pid_t fz_rank_holder(const fz_segment *segment, uint32_t rank) {
