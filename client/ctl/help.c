@@ -14,55 +14,57 @@ struct topic {
 };
 
 static const struct topic topics[] = {
-  { "exit-codes",
-    "  0  done; true; nothing to do\n"
-    "  1  failed; or false (is-frozen)\n"
-    "  2  wrong usage, bad pattern\n"
-    "  3  no freezerd is running\n"
-    "  4  no such run, parameter or rule; a pattern matches nothing\n"
-    "  5  no permission\n"
-    "  6  refused by a guard or a pin: the message names the flag that helps, if one does\n"
-    "  7  rules are invalid\n"
-    "  8  not confirmed by every rank in time: the change stays pending\n"
-    "124  timed out: wait, or a daemon that does not answer\n"
-    "130  Ctrl-C: a change that was sent may still be pending\n"
-    "run: the command's own status; 128 + N if signal N ended it; 126, 127 if it cannot be run or found\n" },
-  { "environment",
-    "FREEZER_SOCKET     the daemon's socket, the only one tried (--socket beats it)\n"
-    "FREEZER_RUN        the run (--run beats it)\n"
-    "FREEZER_NO_INPUT   1: never ask, as --no-input\n"
-    "FREEZER_FORCE_TTY  N: format as for a terminal of N columns\n"
-    "NO_COLOR           not empty: no colours\n"
-    "CLICOLOR           0: no colours; CLICOLOR_FORCE 1: colours into files and pipes too\n"
-    "FREEZERD           the freezerd that 'run' starts; else the one beside freezerctl, else the first in PATH\n"
+  { "exit-codes", "  0  done; true; nothing to do\n"
+                  "  1  failed; or false (is-frozen)\n"
+                  "  2  wrong usage, bad pattern\n"
+                  "  3  no freezerd is running\n"
+                  "  4  no such run, parameter or rule; a pattern matches nothing\n"
+                  "  5  no permission\n"
+                  "  6  refused by a guard or a pin: the message names the flag that helps, if any\n"
+                  "  7  rules are invalid\n"
+                  "  8  not confirmed by every rank in time: the change stays pending\n"
+                  "124  timed out: wait, or a daemon that does not answer\n"
+                  "130  Ctrl-C: a change that was sent may still be pending\n"
+                  "run: the command's own status; 128 + N if signal N ended it; 126 if it cannot be\n"
+                  "run, 127 if it is not found\n" },
+  { "environment", "FREEZER_SOCKET     the daemon's socket, the only one tried (--socket beats it)\n"
+                   "FREEZER_RUN        the run (--run beats it)\n"
+                   "FREEZER_NO_INPUT   1: never ask, as --no-input\n"
+                   "FREEZER_FORCE_TTY  N: format as for a terminal of N columns\n"
+                   "NO_COLOR           not empty: no colours\n"
+                   "CLICOLOR           0: no colours\n"
+                   "CLICOLOR_FORCE     1: colours into files and pipes too\n"
+                   "FREEZERD           the freezerd that 'run' starts; else the one beside\n"
+    "                   freezerctl, else the first in PATH\n"
     "\n"
-    "Without --socket and FREEZER_SOCKET these are tried, and the first that answers is taken:\n"
-    "  $XDG_RUNTIME_DIR/freezer/freezerd.sock\n"
-    "  /tmp/freezer-UID/freezerd.sock\n"
-    "  /run/freezer/freezerd.sock\n" },
-  { "patterns",
-    "model.layers.3        this parameter, or all parameters of this module\n"
-    "model.layers.{0..11}  a range; {a,b} alternatives\n"
-    "model.*.weight        * is one name component, ? one character, [a-c] one of these\n"
-    "model.**.bias         ** is any number of components; '**' alone is everything\n"
-    "name:TEXT             exactly this name\n"
-    "prefix:TEXT           names that start with TEXT, wherever that ends\n"
-    "re:REGEX              a Perl-compatible regular expression, searched anywhere in the name\n"
-    "!PATTERN              leaves these out\n"
-    "\n"
-    "Several patterns are taken together. Quote those with * ? [ { or !: the shell has its own use for them.\n" },
-  { "output",
-    "stdout has the answer, stderr progress, warnings and hints.\n"
-    "On a terminal only NAME (in the middle) and WHY are shortened; --wide never shortens, nor does a pipe.\n"
-    "--plain    tabs between columns, no header, full numbers\n"
-    "-o LIST    columns in this order; -o help lists them\n"
-    "-q         names only; for is-frozen, ping and wait nothing at all\n"
-    "--json     one object: {\"schema\":\"freezer.COMMAND/1\",...}; an error is freezer.error/1; watch prints one\n"
-    "           object per line. Numbers are raw, times RFC 3339 in UTC. Fields may be added, never changed.\n"
+                   "Without --socket and FREEZER_SOCKET the first of these that answers is taken:\n"
+                   "  $XDG_RUNTIME_DIR/freezer/freezerd.sock\n"
+                   "  /tmp/freezer-UID/freezerd.sock\n"
+                   "  /run/freezer/freezerd.sock\n" },
+  { "patterns", "model.layers.3        this parameter, or all parameters of this module\n"
+                "model.layers.{0..11}  a range; {a,b} alternatives\n"
+                "model.*.weight        * is one name component, ? a character, [a-c] one of these\n"
+                "model.**.bias         ** is any number of components; '**' alone is everything\n"
+                "name:TEXT             exactly this name\n"
+                "prefix:TEXT           names that start with TEXT, wherever that ends\n"
+                "re:REGEX              a Perl-compatible regular expression, searched anywhere\n"
+                "!PATTERN              leaves these out\n"
+                "\n"
+                "Several patterns are taken together. Quote those with * ? [ { or !: the shell\n"
+                "has its own use for them.\n" },
+  { "output", "stdout has the answer, stderr progress, warnings and hints.\n"
+              "On a terminal only NAME (in the middle) and WHY are shortened; never with --wide\n"
+              "or in a pipe.\n"
+              "--plain    tabs between columns, no header, full numbers\n"
+              "-o LIST    columns in this order; -o help lists them\n"
+              "-q         names only; for is-frozen, ping and wait nothing at all\n"
+              "--json     one object, {\"schema\":\"freezer.COMMAND/1\",...}; watch prints one per\n"
+    "           line, errors are freezer.error/1. Numbers are raw, times RFC 3339 in\n"
+    "           UTC. Fields may be added, never changed.\n"
     "Colours    cyan frozen, yellow pending, red errors; a word always says the same\n" },
 };
 
-static const char *const topic_names[] = { "exit-codes", "environment", "patterns", "output" };
+static const char *const topic_names[] = { "exit-codes", "environment", "patterns", "output", "options" };
 #define TOPICS (sizeof(topics) / sizeof(topics[0]))
 
 static const struct topic *topic_find(const char *name) {
@@ -142,8 +144,7 @@ int fz_help_verb(const fz_ctl *ctl, const struct fz_verb *verb) {
   if (verb->options)
     printf("\n");
   print_options(verb->options);
-  printf(
-    "\nGlobal options: -S -r --json --plain -o -q -v --wide --color --no-input --timeout, see 'freezerctl help'\n");
+  puts("\nGlobal options, before or after the command: 'freezerctl help options'");
   return FZ_EXIT_DONE;
 }
 
@@ -161,8 +162,7 @@ static int help_overview(const fz_ctl *ctl) {
     else if (i == 0 || strncmp(fz_verbs[i - 1].name, verb->name, length + 1) != 0)
       printf("  %-10.*s check, load, show, unload: rules files and the run's rules\n", (int)length, verb->name);
   }
-  printf("Options: -S PATH  -r RUN  --json  --plain  -o LIST  -q  -v  --wide  --color WHEN  --no-input  --timeout S; "
-         "help COMMAND\n");
+  puts("Options: -S -r --json --plain -o -q -v --wide --color --no-input --timeout -h -V");
   return FZ_EXIT_DONE;
 }
 
@@ -191,7 +191,7 @@ static int unknown_topic(const fz_ctl *ctl, const char *word) {
   char hint[128] = "'freezerctl help' lists the commands";
   const char *near = fz_verb_suggest(word);
   if (!near)
-    near = fz_suggest(word, topic_names, TOPICS);
+    near = fz_suggest(word, topic_names, sizeof(topic_names) / sizeof(topic_names[0]));
   if (near)
     snprintf(hint, sizeof(hint), "did you mean 'freezerctl help %s'?", near);
   return fz_fail(ctl, "usage", hint, "no help for '%s'", word);
@@ -206,6 +206,11 @@ int fz_cmd_help(fz_ctl *ctl) {
     return fz_help_verb(ctl, verb);
   if (fz_verb_is_family(ctl->operands[0]))
     return fz_help_family_failure(ctl, ctl->operands[0], ctl->n_operands > 1 ? ctl->operands[1] : NULL);
+  if (ctl->n_operands == 1 && strcmp(ctl->operands[0], "options") == 0) {
+    puts("These may stand before or after the command:");
+    print_options(FZ_OPTS_GLOBAL);
+    return FZ_EXIT_DONE;
+  }
   const struct topic *topic = topic_find(ctl->operands[0]);
   if (!topic || ctl->n_operands > 1)
     return unknown_topic(ctl, ctl->operands[verb ? 1 : 0]);

@@ -21,7 +21,7 @@ enum fz_argument {
   X(RUN, "run", 'r', TEXT, "NAME", "the run: name, job id or a unique start of either") \
   X(JSON, "json", 0, NONE, NULL, "one JSON object, raw numbers") \
   X(PLAIN, "plain", 0, NONE, NULL, "tab-separated, no header, raw numbers") \
-  X(COLUMNS, "columns", 'o', TEXT, "LIST", "columns by name, separated by commas; 'help' lists them") \
+  X(COLUMNS, "columns", 'o', TEXT, "LIST", "columns, separated by commas; 'help' lists them") \
   X(QUIET, "quiet", 'q', NONE, NULL, "names only, or nothing but the exit status") \
   X(VERBOSE, "verbose", 'v', NONE, NULL, "say more") \
   X(WIDE, "wide", 0, NONE, NULL, "never shorten a column") \
@@ -51,8 +51,7 @@ enum fz_argument {
   X(STEPS, "steps", 0, TEXT, "A:B", "from step A to before step B") \
   X(EPOCH_EVERY, "epoch-every", 0, COUNT, "N", "an epoch ends every N steps") \
   X(EVERY_STEP, "every-step", 0, NONE, NULL, "one entry per step, not per change") \
-  X(CONDITION, "for", 0, TEXT, "CONDITION", \
-    "attached, applied[=GEN], frozen=P, training=P, step=N, idle, detached, in-sync") \
+  X(CONDITION, "for", 0, TEXT, "CONDITION", "what to wait for") \
   X(LIMIT, "limit", 0, COUNT, "N", "the newest N only") \
   X(RULES, "rules", 0, TEXT, "FILE", "rules for every run that brings none")
 

@@ -198,8 +198,9 @@ const struct fz_verb fz_verbs[] = {
     B(PARAMS) | B(STEPS) | B(EPOCH_EVERY) | B(EVERY_STEP) | B(ALLOW_MISSING),
     B(PARAMS) | B(STEPS),
     { "freezerctl simulate rules.yaml --params names.txt --steps 0:12000",
-      "freezerctl simulate rules.yaml --params names.txt --steps 0:900 --epoch-every 300 --json" },
-    "The run begins (or resumes) at step A; the epoch of a step is step / N, 0 without --epoch-every.",
+      "freezerctl simulate rules.yaml --params names.txt --steps 0:900 --json" },
+    "The run begins (or resumes) at step A; the epoch of a step is step / N, and 0\n"
+    "without --epoch-every.",
     fz_cmd_simulate },
   { "watch",
     NULL,
@@ -221,7 +222,9 @@ const struct fz_verb fz_verbs[] = {
     B(CONDITION),
     B(CONDITION),
     { "freezerctl wait --for attached --timeout 60", "freezerctl wait -r gpt2 --for step=5000" },
-    "Without --timeout there is no limit; when it runs out the exit status is 124.",
+    "CONDITION is attached, applied[=GEN], frozen=PATTERN, training=PATTERN, step=N,\n"
+    "idle, detached or in-sync. Without --timeout there is no limit; when it runs out\n"
+    "the exit status is 124.",
     fz_cmd_wait },
   { "run",
     NULL,
@@ -259,7 +262,7 @@ const struct fz_verb fz_verbs[] = {
   { "help",
     NULL,
     "[COMMAND|TOPIC]",
-    "help; topics: exit-codes environment patterns output",
+    "topics: exit-codes environment patterns output options",
     0,
     2,
     0,

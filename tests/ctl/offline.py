@@ -48,18 +48,20 @@ def commands(t):
 
 # --- help ---
 
+TOPICS = ("exit-codes", "environment", "patterns", "output", "options")
 
-@fz.test("help: examples first, at most 24 lines of 120 columns, for every command and topic")
+
+@fz.test("help: examples first, at most 24 lines of 80 columns, for every command and topic")
 def help_pages(t):
     words = [[]] + [command["name"].split() for command in commands(t)]
-    words += [[topic] for topic in ("exit-codes", "environment", "patterns", "output")]
+    words += [[topic] for topic in TOPICS]
     for page in words:
         result = t.ctl("help", *page)
         expect(result, 0, err="")
         lines = result.out.splitlines()
         check(len(lines) <= 24, f"help {page} has {len(lines)} lines")
-        check(all(len(line) <= 120 for line in lines), f"help {page} is too wide", result)
-        if len(page) == 0 or page[0] not in ("exit-codes", "environment", "patterns", "output"):
+        check(all(len(line) <= 80 for line in lines), f"help {page} is too wide", result)
+        if len(page) == 0 or page[0] not in TOPICS:
             check(all("freezerctl" in line for line in lines[:2]), f"help {page}: no examples first", result)
     for command in commands(t):
         equal(t.ctl(*command["name"].split(), "--help").out, t.ctl("help", *command["name"].split()).out, "--help")
