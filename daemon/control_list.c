@@ -93,7 +93,7 @@ static int gather(fz_listing *listing, const fz_run *run, uint64_t at) {
   if (r < 0 || !listing->now || !listing->wanted || !listing->causes)
     return -ENOMEM;
   listing->params = fz_params_ref(run->params);
-  listing->gen = run->plan.gen;
+  listing->gen = fz_run_gen_newest(run);
   listing->adopted = run->adopted;
   memcpy(listing->run, run->name, sizeof(listing->run));
   r = gather_flags(listing, run, at);

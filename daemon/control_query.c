@@ -58,7 +58,7 @@ static void write_summary(const fz_run *run, fz_json_writer *writer) {
     fz_write_number(writer, "step_ms", run->step_ms);
   else
     fz_write_null(writer, "step_ms");
-  fz_write_integer(writer, "gen", run->plan.gen);
+  fz_write_integer(writer, "gen", fz_run_gen_newest(run));
   fz_write_integer(writer, "ranks_at_gen", at_gen);
   fz_write_integer(writer, "n_params", fz_params_count(run->params));
   fz_write_integer(writer, "elements", fz_params_elements(run->params));
@@ -324,7 +324,7 @@ void fz_op_is_frozen(fz_client *client, const fz_request *request) {
   fz_write_integer(writer, "matched", matched);
   fz_write_integer(writer, "frozen", matched - training);
   fz_write_bool(writer, "all", training == 0);
-  fz_write_integer(writer, "gen", run->segment ? fz_run_applied_gen(run) : run->plan.gen);
+  fz_write_integer(writer, "gen", fz_run_gen_held(run));
   write_unfrozen(run, mask, flags, writer);
   fz_write_end_object(writer);
   fz_client_send(client);

@@ -100,7 +100,7 @@ static void answer(fz_waiter *waiter, const fz_run *run, bool met) {
     fz_run_now(run, &step, &epoch);
     fz_write_string(writer, "run", run->name);
     fz_write_integer(writer, "step", step);
-    fz_write_integer(writer, "gen", run->plan.gen);
+    fz_write_integer(writer, "gen", fz_run_gen_newest(run));
   }
   fz_write_end_object(writer);
   fz_client_send(client);

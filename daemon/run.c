@@ -138,6 +138,7 @@ void fz_run_drop_segment(fz_run *run, bool keep_name) {
   }
   run->segment = fz_segment_free(run->segment);
   run->blocked = false;
+  run->ended_gen = run->plan.gen;
   run->plan.gen = 0;
   run->flip_gen = 0; /* gens begin again: a plan with the number of this one has other rows */
   reset_ranks(run);

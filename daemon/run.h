@@ -88,11 +88,12 @@ struct fz_run {
   uint64_t incarnation; /* of `segment`, or the last one; 0: none yet */
   fz_segment *segment;  /* NULL: no rank lives */
   char segment_name[FZ_SEGMENT_NAME_MAX + 1];
-  fz_plan plan;   /* newest published; gen 0: none in this incarnation (what was last in force is kept) */
-  bool planned;   /* `plan` holds one, of this incarnation or the last */
-  bool extend;    /* the plan runs out: it is to be made again from here */
-  bool blocked;   /* a rank still holds the slot that the next plan needs */
-  fz_timer retry; /* looks again after ranks that block, or that vanished without a word */
+  fz_plan plan;       /* newest published; gen 0: none in this incarnation (what was last in force is kept) */
+  uint64_t ended_gen; /* its gen when the incarnation ended; 0: it had none */
+  bool planned;       /* `plan` holds one, of this incarnation or the last */
+  bool extend;        /* the plan runs out: it is to be made again from here */
+  bool blocked;       /* a rank still holds the slot that the next plan needs */
+  fz_timer retry;     /* looks again after ranks that block, or that vanished without a word */
   uint64_t last_step, last_epoch; /* where it was when nobody could be asked any more */
   double step_ms;                 /* 0: not known */
 
@@ -160,6 +161,10 @@ void fz_run_now(const fz_run *run, uint64_t *ret_step, uint64_t *ret_epoch);
 void fz_run_floor(const fz_run *run, uint64_t *ret_step, uint64_t *ret_epoch);
 /** The newest gen that all ranks that live have applied; 0: none. */
 uint64_t fz_run_applied_gen(const fz_run *run);
+/** The same for people: of a run that has ended the gen that it had in the end. */
+uint64_t fz_run_gen_held(const fz_run *run);
+/** The newest gen, for people: of a run that has ended the last one. */
+uint64_t fz_run_gen_newest(const fz_run *run);
 
 /**
  * The mask that holds now, by the newest plan that all ranks have applied: fz_mask_words() words.

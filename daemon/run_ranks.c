@@ -107,6 +107,10 @@ uint64_t fz_run_applied_gen(const fz_run *run) {
   return lowest == FZ_TIME_NEVER ? 0 : lowest;
 }
 
+uint64_t fz_run_gen_held(const fz_run *run) { return run->segment ? fz_run_applied_gen(run) : run->ended_gen; }
+
+uint64_t fz_run_gen_newest(const fz_run *run) { return run->segment ? run->plan.gen : run->ended_gen; }
+
 /* -------------------------------------------------------------------------------------------------------------- mask */
 
 static void copy_row(const fz_plan *plan, uint64_t step, uint64_t epoch, uint64_t *mask) {

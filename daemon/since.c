@@ -31,7 +31,7 @@ static bool reserve(fz_run *run, const uint64_t *mask) {
 size_t fz_since_note(fz_run *run, uint64_t step) {
   const size_t n = fz_params_count(run->params), words = fz_mask_words(n);
   uint64_t *mask = calloc(words + 1, sizeof(*mask));
-  const uint32_t gen = (uint32_t)(run->segment ? fz_run_applied_gen(run) : run->plan.gen);
+  const uint32_t gen = (uint32_t)fz_run_gen_held(run);
   size_t changed = 0;
 
   if (mask && fz_run_mask(run, mask) == 0 && reserve(run, mask)) {
@@ -53,7 +53,7 @@ uint64_t fz_since_step(const fz_run *run, size_t param) { return run->since ? ru
 uint64_t fz_since_gen(const fz_run *run, size_t param) {
   if (run->since && run->since[param] != FZ_TIME_NEVER)
     return run->since_gen[param];
-  return run->segment ? fz_run_applied_gen(run) : run->plan.gen;
+  return fz_run_gen_held(run);
 }
 
 void fz_since_forget(fz_run *run) {
