@@ -173,6 +173,27 @@ static int print_version_json(const fz_ctl *ctl, const fz_json *server) {
   return fz_output_end(&writer) < 0 ? fz_fail_memory(ctl) : FZ_EXIT_DONE;
 }
 
+static void print_version(const fz_json *server) {
+  printf("freezerctl %s, libfreezer %s (ABI %u), protocol %u; ", PACKAGE_VERSION, PACKAGE_VERSION, library_abi(),
+         FZ_PROTOCOL_VERSION);
+  if (server) {
+    print_escaped("server ", fz_text_of(server, "server"), "");
+    printf(", protocol %llu\n", (unsigned long long)fz_int_of(server, "protocol"));
+  } else {
+    puts("no server");
+  }
+}
+
+/* Program, version, protocol; the library has its ABI in the place of the last. */
+static void print_version_plain(const fz_json *server) {
+  printf("freezerctl\t%s\t%u\n", PACKAGE_VERSION, FZ_PROTOCOL_VERSION);
+  printf("libfreezer\t%s\t%u\n", PACKAGE_VERSION, library_abi());
+  if (server) {
+    print_escaped("freezerd\t", fz_text_of(server, "version"), "");
+    printf("\t%llu\n", (unsigned long long)fz_int_of(server, "protocol"));
+  }
+}
+
 /* Answers without a daemon as well. */
 int fz_cmd_version(fz_ctl *ctl) {
   __attribute__((cleanup(fz_conn_freep))) fz_conn *conn = NULL;
@@ -186,18 +207,12 @@ int fz_cmd_version(fz_ctl *ctl) {
     if (status == 0 && !fz_answer_code(&answer))
       server = answer.root;
   }
-  if (status == 0 && fz_wants_json(ctl)) {
+  if (status == 0 && fz_wants_json(ctl))
     status = print_version_json(ctl, server);
-  } else if (status == 0) {
-    printf("freezerctl %s, libfreezer %s (ABI %u), protocol %u; ", PACKAGE_VERSION, PACKAGE_VERSION, library_abi(),
-           FZ_PROTOCOL_VERSION);
-    if (server) {
-      print_escaped("server ", fz_text_of(server, "server"), "");
-      printf(", protocol %llu\n", (unsigned long long)fz_int_of(server, "protocol"));
-    } else {
-      puts("no server");
-    }
-  }
+  else if (status == 0 && fz_given(&ctl->options, FZ_OPT_PLAIN))
+    print_version_plain(server);
+  else if (status == 0)
+    print_version(server);
   fz_answer_deinit(&answer);
   return status;
 }

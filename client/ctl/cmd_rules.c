@@ -19,23 +19,28 @@
 
 /* --- check --- */
 
+/* Asks freezerd whether the rules fit a run. 0 or the exit status; what freezerd found wrong is in the answer. */
+static int ask_check(const fz_ctl *ctl, fz_conn *conn, const fz_rulefile *file, const char *run, fz_answer *answer) {
+  const char *document = fz_rulefile_json(file);
+  fz_json_writer *request = fz_conn_begin_run(conn, FZ_OP_RULES_CHECK, run);
+
+  fz_write_raw(request, "rules", document, strlen(document));
+  if (fz_given(&ctl->options, FZ_OPT_ALLOW_MISSING))
+    fz_write_bool(request, "allow_missing", true);
+  return fz_conn_call(conn, answer);
+}
+
 /*
- * Asks freezerd whether the rules fit a run, even if they are wrong already: so what is wrong with the document and what
- * selects nothing in the run come out together. 0 or the exit status; warnings are said.
+ * Asks even if the rules are wrong already: so what is wrong with the document and what selects nothing in the run come
+ * out together. 0 or the exit status; warnings are said.
  */
 static int check_against(const fz_ctl *ctl, fz_rulefile *file, const char *run) {
   __attribute__((cleanup(fz_conn_freep))) fz_conn *conn = NULL;
   fz_answer answer = FZ_ANSWER_NULL;
   int status = fz_conn_open(ctl, &conn);
 
-  if (status == 0) {
-    const char *document = fz_rulefile_json(file);
-    fz_json_writer *request = fz_conn_begin_run(conn, FZ_OP_RULES_CHECK, run);
-    fz_write_raw(request, "rules", document, strlen(document));
-    if (fz_given(&ctl->options, FZ_OPT_ALLOW_MISSING))
-      fz_write_bool(request, "allow_missing", true);
-    status = fz_conn_call(conn, &answer);
-  }
+  if (status == 0)
+    status = ask_check(ctl, conn, file, run, &answer);
   if (status == 0 && fz_answer_code(&answer))
     status = fz_rules_fail_answer(ctl, file, &answer);
   for (const fz_json *warning = fz_json_first(fz_json_member(answer.root, "warnings")); status == 0 && warning;
@@ -143,11 +148,30 @@ static void fill_load(fz_json_writer *request, const fz_ctl *ctl, void *user) {
     fz_write_bool(request, "allow_missing", true);
 }
 
+/*
+ * The file is wrong whatever freezerd thinks of it: nothing is loaded. If the run can be asked, what selects nothing in it
+ * is said as well, so that one call names all mistakes.
+ */
+static int fail_load(const fz_ctl *ctl, fz_rulefile *file) {
+  __attribute__((cleanup(fz_conn_freep))) fz_conn *conn = NULL;
+  fz_answer answer = FZ_ANSWER_NULL;
+  int status = 0;
+
+  if (fz_rulefile_json(file) && fz_conn_try(ctl, &conn) == 0)
+    status = ask_check(ctl, conn, file, fz_run_wanted(ctl), &answer);
+  if (status == 0 && fz_json_member(fz_json_member(answer.root, "error"), "details"))
+    status = fz_rules_fail_answer(ctl, file, &answer);
+  fz_answer_deinit(&answer);
+  return status ? status : fz_rules_verdict(ctl, file);
+}
+
 int fz_cmd_rules_load(fz_ctl *ctl) {
   __attribute__((cleanup(fz_rulefile_freep))) fz_rulefile *file = NULL;
   fz_answer answer = FZ_ANSWER_NULL;
-  int status = fz_rules_open(ctl, ctl->operands[0], &file);
+  int status = fz_rules_read(ctl, ctl->operands[0], &file);
 
+  if (status == 0 && fz_rulefile_n_errors(file) > 0)
+    status = fail_load(ctl, file);
   if (status == 0) {
     fz_rules_say(file);
     status = fz_change_send(ctl, FZ_OP_RULES_LOAD, fill_load, file, &answer);

@@ -35,8 +35,8 @@ static const struct topic topics[] = {
                    "CLICOLOR           0: no colours\n"
                    "CLICOLOR_FORCE     1: colours into files and pipes too\n"
                    "FREEZERD           the freezerd that 'run' starts; else the one beside\n"
-    "                   freezerctl, else the first in PATH\n"
-    "\n"
+                   "                   freezerctl, else the first in PATH\n"
+                   "\n"
                    "Without --socket and FREEZER_SOCKET the first of these that answers is taken:\n"
                    "  $XDG_RUNTIME_DIR/freezer/freezerd.sock\n"
                    "  /tmp/freezer-UID/freezerd.sock\n"
@@ -59,9 +59,9 @@ static const struct topic topics[] = {
               "-o LIST    columns in this order; -o help lists them\n"
               "-q         names only; for is-frozen, ping and wait nothing at all\n"
               "--json     one object, {\"schema\":\"freezer.COMMAND/1\",...}; watch prints one per\n"
-    "           line, errors are freezer.error/1. Numbers are raw, times RFC 3339 in\n"
-    "           UTC. Fields may be added, never changed.\n"
-    "Colours    cyan frozen, yellow pending, red errors; a word always says the same\n" },
+              "           line, errors are freezer.error/1. Numbers are raw, times RFC 3339 in\n"
+              "           UTC. Fields may be added, never changed.\n"
+              "Colours    cyan frozen, yellow pending, red errors; a word always says the same\n" },
 };
 
 static const char *const topic_names[] = { "exit-codes", "environment", "patterns", "output", "options" };

@@ -43,7 +43,8 @@ const struct fz_verb fz_verbs[] = {
     B(DEPTH) | B(STATE) | B(WHY),
     0,
     { "freezerctl list --depth 2", "freezerctl list --state frozen -q model.layers" },
-    "STATE partial is a module of which only a part is frozen; it implies a tree.",
+    "STATE partial is a module of which only a part is frozen; it implies a tree.\n"
+    "LAYER baseline is what only the script has decided, frozen or training.",
     fz_cmd_list },
   { "explain",
     NULL,

@@ -382,6 +382,13 @@ early-layers  freeze       36  [800,000,000, -)  waits
     equal(t.ctl("rules", "check", good, "--against", "llama").status, 4, "exit status against a wrong run")
     equal(t.ctl("rules", "load", slips).status, 7, "exit status of loading it")
     equal(t.ctl_json("rules", "load", slips, want=7)["error"]["details"][0]["line"], 8, "--json")
+    both = t.write("both.yaml", RULES.replace("model.layers.{", "model.layer.{").replace("from:", "form:"))
+    check_both, load_both = t.ctl("rules", "check", both, "--against", "gpt2-ft"), t.ctl("rules", "load", both)
+    equal((load_both.status, load_both.err), (7, check_both.err), "what load says of a wrong file")
+    equal(load_both.err.count(": error: "), 2, "mistakes of the document and of the run together")
+    result = t.ctl("rules", "load", both, "-r", "llama")
+    equal((result.status, result.err.count(": error: ")), (7, 1), "without the run")
+    equal(t.ctl("rules", "load", both, "-S", t.path("none")).err, result.err, "without freezerd")
     equal(t.ctl("rules", "load", slips, "--allow-missing").status, 0, "--allow-missing")
     said(t.ctl("rules", "unload"), "gpt2-ft: rules unloaded; unfroze 1 parameter (0.8M); gen 4 applied by 2/2 ranks at "
          "step NNNWAIT\n")
@@ -410,9 +417,13 @@ def wait(t):
          "hint: 'freezerctl status' shows where it is\n", 124)
     equal(t.ctl_json("wait", "--for", "step=900,000,000", "--timeout", "0", want=124)["error"]["code"], "timed_out", "")
     equal(t.ctl("wait", "--for", "frozen=modle").status, 4, "exit status of no match")
+    t.ctl("freeze", "model.layers.4")
     for rank in ranks:
         rank.terminate()
     said(t.ctl("wait", "--for", "detached", "--timeout", "30"))
+    ended = t.ctl_json("runs")["runs"][0]
+    equal((ended["live"], ended["gen"], t.ctl_json("status")["runs"][0]["gen"]), (False, 2, 2), "of a run that ended")
+    equal(t.ctl_json("is-frozen", "model.layers.4")["gen"], 2, "gen of what it had in the end")
     daemon.terminate()
 
 
@@ -452,6 +463,9 @@ def ping(t):
     data = t.ctl_json("ping")
     equal((data["schema"], data["protocol"], data["pid"]), ("freezer.ping/1", 1, daemon.pid), "--json")
     check(re.search(r"; server freezerd \S+, protocol 1\n$", t.ctl("version").out), "version")
+    version = t.ctl_json("version")["server"]["version"]
+    check(re.fullmatch(rf"freezerctl\t\S+\t1\nlibfreezer\t\S+\t\d+\nfreezerd\t{version}\t1\n",
+                       t.ctl("version", "--plain").out), "version --plain")
     daemon.stop()
     result = t.ctl("ping", "--timeout", "0.3")
     equal(result.status, 124, f"exit status of a stopped daemon\n  {result!r}\n ")
