@@ -9,9 +9,11 @@ libuv1-dev libcjson-dev libpcre2-dev libsmartcols-dev libfyaml-dev check'
 
 usage() {
   cat <<END
-usage: ./bootstrap.sh [OPTION of configure]...
+usage: ./bootstrap.sh [--with-python] [OPTION of configure]...
 Installs the Debian packages that are missing, makes ./configure and runs it here with the options given,
 for example --enable-werror or --enable-sanitizers=thread. Then: make, make check, make demo.
+--with-python also makes python-env/, a virtual environment with torch, lightning, transformers and accelerate from the
+Python package index, in which make check then runs the tests of pyfreezer.
 For all options of configure: ./configure --help
 END
 }
@@ -59,12 +61,23 @@ configured_is_current() {
   [ "$(printf '<%s>' "$@")" = "$wanted" ]
 }
 
-case ${1-} in
--h | --help)
-  usage
-  exit 0
-  ;;
-esac
+with_python=
+for option; do
+  shift
+  case $option in
+  -h | --help)
+    usage
+    exit 0
+    ;;
+  --with-python) with_python=yes ;;
+  *) set -- "$@" "$option" ;;
+  esac
+done
+
+# Debian's Python has venv in a package of its own.
+if [ -n "$with_python" ] && ! python3 -c 'import ensurepip' 2>/dev/null; then
+  packages="$packages python3-venv"
+fi
 
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
   echo "bootstrap.sh: this is not a Debian system, so nothing is installed. Freezer needs these, by their Debian names:" >&2
@@ -88,4 +101,8 @@ if [ -n "$missing" ] || ! configured_is_current "$@"; then
   ./configure "$@"
 else
   echo "bootstrap.sh: already configured"
+fi
+
+if [ -n "$with_python" ]; then
+  make python-env
 fi

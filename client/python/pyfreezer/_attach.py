@@ -1,0 +1,159 @@
+"""attach(): from a model and its optimizer to a session."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Union
+
+from . import _hooks, _library, _log, _names
+from ._errors import FreezerError, NotCovered, RulesError
+from ._extension import Extension
+from ._flags import Change
+from ._handle import Handle, NoHandle, Where
+from ._session import Session
+from ._settings import Settings
+
+if TYPE_CHECKING:
+    import torch
+
+Rules = Union[Mapping[str, Any], str, "os.PathLike[str]"]
+
+
+def attach(
+    model: torch.nn.Module,
+    optimizer: Any = None,
+    *,
+    run: str | None = None,
+    socket: str | None = None,
+    hook: bool = True,
+    step: int = 0,
+    epoch: int = 0,
+    rules: Rules | None = None,
+    norm: str = "leave",
+    optimizer_state: str = "keep",
+    on_conflict: str = "warn",
+    uncovered: str = "pin",
+    allow_empty: bool = False,
+    rank: int | None = None,
+    world: int | None = None,
+    job: str | None = None,
+    attempt: int = 0,
+    framework: str = "pytorch",
+    timeout: float | None = None,
+    extensions: Sequence[Extension] = (),
+    on_change: Callable[[Change], None] | None = None,
+    log: str | logging.Logger = "auto",
+) -> Session:
+    """
+    Lets freezerd freeze and unfreeze the parameters of a model while it trains.
+
+    model            bare, or wrapped in DDP, FSDP, torch.compile or a checkpoint wrapper
+    optimizer        one or several, with everything in them that may ever train (see thawed())
+    run              its name; without it $FREEZER_RUN, the scheduler's, or the script's
+    socket           freezerd's; without it $FREEZER_SOCKET or the usual places
+    hook             go on with each step of the optimizer; False: call session.step() at the start of each window
+    step, epoch      of the first batch
+    rules            in force from the first batch on: a mapping, or the path of a JSON file
+    norm             "eval": norm layers whose parameters are all frozen stop to gather statistics; "leave": they go on
+    optimizer_state  of what is unfrozen: "keep" its moments, or "reset" them
+    on_conflict      when somebody else sets a flag: "warn" and leave it so, "enforce" ours, "yield" quietly, or
+                     "ignore" it until Freezer's next change of that parameter
+    uncovered        what is in no optimizer: "pin" leaves it alone, with a warning; "raise" is a NotCovered
+    rank, world      this process and how many attach on this machine; without them from the environment
+    job, attempt     which start of the job this is; without them from the scheduler
+    timeout          seconds to wait for a freezerd that is there; one that is not there is never waited for
+    extensions       see pyfreezer.Extension
+    on_change        called with each Change, in the training thread
+
+    Returns at once where there is no freezerd or no libfreezer: training goes on as it is, and the session attaches
+    by itself when freezerd appears. Raises ValueError for a bad argument, LayoutError, NotCovered, RulesError, and
+    NotConnected with FREEZER_REQUIRE=1.
+    """
+    if uncovered not in ("pin", "raise"):
+        raise ValueError(f"uncovered must be 'pin' or 'raise', not {uncovered!r}")
+    optimizers = _optimizers(optimizer)
+    if hook and not optimizers:
+        raise ValueError("give the optimizer, or hook=False and call session.step() at the start of each window")
+    rank, world = _place(rank, world)
+    settings = Settings(norm, optimizer_state, on_conflict, allow_empty, rank == 0, _log.configure(log))
+    where = Where(run, socket, framework, job, attempt, rank, world, step, epoch, _rules_text(rules), timeout)
+    slots = _names.collect(model)
+    if optimizers:
+        _check_coverage(slots, optimizers, uncovered, settings)
+    for extension in extensions:
+        extension.register(slots)
+    session = Session(_names.unwrap(model), optimizers, slots, _open(where, slots, settings), settings, extensions)
+    if on_change:
+        session.on_change(on_change)
+    if hook:
+        session._remove_hooks = _hooks.install(session, optimizers)
+    if settings.first and session.connected:
+        settings.logger.info("%s", session._state.trainable())
+    _names.remember(model, slots)
+    if hook:
+        session.begin_window(step, epoch)
+    return session
+
+
+def _optimizers(optimizer: Any) -> list[Any]:
+    if optimizer is None:
+        return []
+    return list(optimizer) if isinstance(optimizer, (list, tuple)) else [optimizer]
+
+
+def _number(name: str) -> int | None:
+    value = os.environ.get(name, "")
+    return int(value) if value.isdecimal() else None
+
+
+def _place(rank: int | None, world: int | None) -> tuple[int, int]:
+    """This process among those of the machine, as launchers say it."""
+    if rank is None and world is None:
+        rank, world = _number("LOCAL_RANK"), _number("LOCAL_WORLD_SIZE")
+    if rank is None or world is None:
+        return 0, 1
+    return rank, world
+
+
+def _rules_text(rules: Rules | None) -> str | None:
+    if rules is None:
+        return None
+    if isinstance(rules, Mapping):
+        return json.dumps(rules)
+    path = os.fspath(rules)
+    try:
+        with open(path, encoding="utf-8") as file:
+            return json.dumps(json.load(file))
+    except ValueError as error:
+        hint = "'freezerctl rules load' reads YAML" if path.endswith((".yaml", ".yml")) else ""
+        raise RulesError(f"{path} is not JSON: {error}", hint=hint) from error
+
+
+def _check_coverage(
+    slots: Sequence[_names.Slot], optimizers: Sequence[Any], uncovered: str, settings: Settings
+) -> None:
+    missing = [slot.name for slot in _names.cover(slots, optimizers)]
+    if not missing:
+        return
+    sentence = f"{len(missing)} of {len(slots)} parameters are in no optimizer: {_names.shorten(missing)}"
+    if uncovered == "raise":
+        raise NotCovered(sentence, missing, hint="build the optimizer within pyfreezer.thawed(model)")
+    if settings.first:
+        settings.logger.warning("%s; Freezer leaves them alone", sentence)
+
+
+def _open(where: Where, slots: Sequence[_names.Slot], settings: Settings) -> Handle | NoHandle:
+    library = _library.load()
+    if library is None:
+        if os.environ.get("FREEZER_REQUIRE", "0") not in ("", "0"):
+            raise FreezerError("FREEZER_REQUIRE is set, and there is no libfreezer")
+        return NoHandle(where, slots)
+
+    def log(level: int, message: str) -> None:
+        if settings.first or level > logging.INFO:
+            settings.logger.log(level, "%s", message)
+
+    return Handle(library, where, slots, log)

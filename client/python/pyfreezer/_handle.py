@@ -1,0 +1,211 @@
+"""One rank's handle of libfreezer, in Python's terms; and one that does nothing, where there is no library."""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import errno
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Callable
+
+from . import _library
+from ._errors import FreezerError, NotConnected, RulesError
+
+if TYPE_CHECKING:
+    from ._names import Slot
+
+_LEVELS = {0: logging.ERROR, 1: logging.WARNING, 2: logging.INFO}
+_CHUNK = 4096  # changes fetched with one call
+
+
+@dataclasses.dataclass
+class Where:
+    """How to attach, and where training is. What is None is found by libfreezer: see client/freezer.h."""
+
+    run: str | None = None
+    socket: str | None = None
+    framework: str = "pytorch"
+    job: str | None = None
+    attempt: int = 0
+    rank: int = 0
+    world: int = 1
+    step: int = 0
+    epoch: int = 0
+    rules: str | None = None
+    timeout: float | None = None
+    """Seconds to wait for a freezerd that is there and for the other ranks to give the first plan."""
+    broadcast: Callable[[memoryview], int] | None = None
+    """Several machines: hands the bytes from the root to all others, in place; 0 or a negative errno value."""
+    root: bool = False
+    """With broadcast: this process attaches."""
+
+
+def _text(value: str | None) -> bytes | None:
+    return None if value is None else value.encode("utf-8", "surrogateescape")
+
+
+def _program() -> str | None:
+    """The script's name, by which people know the run; None: libfreezer knows no worse."""
+    name = os.path.basename(sys.argv[0] if sys.argv else "")
+    return name if name and name not in ("-c", "-m") else None
+
+
+class Handle:
+    """An open freezer_t. Owned by one session; used by one thread at a time."""
+
+    def __init__(
+        self, library: _library.Library, where: Where, slots: Sequence[Slot], log: Callable[[int, str], None]
+    ) -> None:
+        self._library = library
+        self._count = len(slots)
+        self._indices = (ctypes.c_size_t * _CHUNK)()
+        self._flags = (ctypes.c_bool * _CHUNK)()
+        self._said: list[str] = []
+        self._log_function = _library.LOG_FUNCTION(self._logged(log))
+        self._broadcast_function = _library.BROADCAST_FUNCTION(self._broadcasting(where.broadcast))
+        self.pointer = ctypes.c_void_p()
+        """What the library's functions take; after close() it is NULL, which they know."""
+        options = self._options(where)
+        params = (_library.Param * self._count)(
+            *((_text(s.name), s.elements, s.baseline, _text(s.may_freeze), _text(s.may_train)) for s in slots)
+        )
+        code = library.open(ctypes.byref(self.pointer), ctypes.byref(options), params, self._count)
+        if code < 0:
+            raise self._error(code)
+
+    def _logged(self, log: Callable[[int, str], None]):
+        def function(_user, level, message):
+            text = message.decode("utf-8", "replace")
+            self._said.append(text)
+            del self._said[:-4]
+            log(_LEVELS.get(level, logging.INFO), text)
+
+        return function
+
+    @staticmethod
+    def _broadcasting(broadcast: Callable[[memoryview], int] | None):
+        def function(_user, data, size):
+            try:
+                return broadcast(memoryview((ctypes.c_ubyte * size).from_address(data)).cast("B"))
+            except Exception:  # noqa: BLE001 - nothing may reach C; the plan is handed out again
+                logging.getLogger("pyfreezer").exception("the plan did not reach all machines")
+                return -errno.EIO
+
+        return function
+
+    def _options(self, where: Where) -> _library.Options:
+        options = _library.Options()
+        options.socket, options.run = _text(where.socket), _text(where.run)
+        options.framework, options.job, options.attempt = _text(where.framework), _text(where.job), where.attempt
+        options.rank, options.world = where.rank, where.world
+        options.step, options.epoch = where.step, where.epoch
+        options.rules, options.program = _text(where.rules), _text(_program())
+        options.attach_timeout_ms = -1 if where.timeout is None else round(where.timeout * 1000)
+        options.log = self._log_function
+        if where.broadcast:
+            options.broadcast, options.broadcast_root = self._broadcast_function, where.root
+        return options
+
+    def _error(self, code: int) -> FreezerError:
+        """What libfreezer said before it gave up is more than its number says."""
+        sentence = self._said[-1] if self._said else self._library.strerror(code)
+        if code in (-errno.ENOTCONN, -errno.ECONNREFUSED, -errno.ETIMEDOUT):
+            return NotConnected(sentence, code=errno.errorcode[-code])
+        if "the rules are" in sentence:
+            return RulesError(sentence)
+        return FreezerError(sentence, code=errno.errorcode.get(-code, str(code)))
+
+    @property
+    def batch_next(self) -> Callable[[ctypes.c_void_p], int]:
+        """freezer_batch_next() itself, for the path that is taken at each step. Give it `pointer`."""
+        return self._library.batch_next
+
+    def begin(self, step: int, epoch: int) -> int:
+        """1: there are changes; 0: none; negative: an errno value, the flags stay."""
+        return self._library.batch_begin(self.pointer, step, epoch)
+
+    def changes(self) -> list[tuple[int, bool]]:
+        """What is to be written since begin() returned 1: (index, requires_grad), in order."""
+        found: list[tuple[int, bool]] = []
+        while True:
+            n = self._library.next_changes(self.pointer, self._indices, self._flags, _CHUNK)
+            found += zip(self._indices[:n], self._flags[:n])
+            if n < _CHUNK:
+                return found
+
+    def requires_grad(self, index: int) -> bool:
+        return self._library.requires_grad(self.pointer, index)
+
+    def first_trainable(self) -> int:
+        return self._library.first_trainable(self.pointer)
+
+    @property
+    def generation(self) -> int:
+        return self._library.generation(self.pointer)
+
+    def info(self) -> _library.Info:
+        info = _library.Info()
+        self._library.info(self.pointer, ctypes.byref(info))
+        return info
+
+    def metric(self, name: str, value: float) -> int:
+        return self._library.metric(self.pointer, name.encode(), value)
+
+    def rewind(self, step: int, epoch: int) -> int:
+        return self._library.rewind(self.pointer, step, epoch)
+
+    def strerror(self, code: int) -> str:
+        return self._library.strerror(code)
+
+    def close(self) -> None:
+        pointer = ctypes.c_void_p(self.pointer.value)
+        self.pointer.value = None
+        self._library.close(pointer)
+
+
+class NoHandle:
+    """Stands where there is no library: the flags stay as they are, and every call is taken and means nothing."""
+
+    pointer = None
+    generation = 0
+
+    def __init__(self, where: Where, slots: Sequence[Slot]) -> None:
+        self._slots = slots
+        self._info = _library.Info()
+        self._begun = False
+        self.rewind(where.step, where.epoch)
+
+    def batch_next(self, _pointer: None) -> int:
+        return self.begin(self._info.step + self._begun, self._info.epoch)
+
+    def begin(self, step: int, epoch: int) -> int:
+        self._info.step, self._info.epoch, self._begun = step, epoch, True
+        return 0
+
+    def changes(self) -> list[tuple[int, bool]]:
+        return []
+
+    def requires_grad(self, index: int) -> bool:
+        return self._slots[index].baseline
+
+    def first_trainable(self) -> int:
+        return next((i for i, slot in enumerate(self._slots) if slot.baseline), len(self._slots))
+
+    def info(self) -> _library.Info:
+        return self._info
+
+    def metric(self, name: str, value: float) -> int:
+        return 0
+
+    def rewind(self, step: int, epoch: int) -> int:
+        self._info.step, self._info.epoch, self._begun = step, epoch, False
+        return 0
+
+    def strerror(self, code: int) -> str:
+        return os.strerror(-code)
+
+    def close(self) -> None:
+        pass

@@ -1,0 +1,82 @@
+"""
+Where a plain loop's windows begin: an accumulation window ends when the optimizer has stepped, and the next one begins.
+
+A step that the optimizer does not take, as GradScaler leaves it out after an overflow, ends none. With several
+optimizers a window ends when each of them has stepped since the last end. One that has not stepped in IDLE windows'
+time, while another did, is not waited for until it steps again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Callable
+
+from ._errors import FreezerError
+
+if TYPE_CHECKING:
+    from ._session import Session
+
+IDLE = 64
+LOOK_EVERY = 256
+"""Steps from one look at what only needs to be looked at now and then to the next."""
+
+
+def _native(optimizer: Any) -> Any:
+    """The optimizer of torch in the wrappers of accelerate, Lightning and others."""
+    inner = optimizer
+    while not hasattr(inner, "_optimizer_step_post_hooks") and getattr(inner, "optimizer", None) is not None:
+        inner = inner.optimizer
+    if not hasattr(inner, "register_step_post_hook") or not hasattr(inner, "_optimizer_step_post_hooks"):
+        raise FreezerError(
+            f"{type(optimizer).__name__} has no hook behind its step (torch 2.0 or newer has one)",
+            hint="use hook=False and call session.step() at the start of each accumulation window",
+        )
+    return inner
+
+
+def install(session: Session, optimizers: Sequence[Any]) -> Callable[[], None]:
+    """Makes the session go on with each step of these optimizers. Returns what takes the hooks away."""
+    natives = [_native(optimizer) for optimizer in optimizers]
+    hooks = [_one(session)] if len(natives) == 1 else _several(session, len(natives))
+    handles = [native.register_step_post_hook(hook) for native, hook in zip(natives, hooks)]
+
+    def remove() -> None:
+        for handle in handles:
+            handle.remove()
+
+    return remove
+
+
+def _one(session: Session) -> Callable[..., None]:
+    batch_next, pointer, at_result = session._handle.batch_next, session._handle.pointer, session._at_result
+    left = session._steps_left
+
+    def hook(_optimizer: Any, _args: Any, _keywords: Any) -> None:
+        result = batch_next(pointer)
+        left[0] -= 1
+        if result or left[0] <= 0:
+            left[0] = LOOK_EVERY
+            at_result(result)
+
+    return hook
+
+
+def _several(session: Session, count: int) -> list[Callable[..., None]]:
+    end_of_window = _one(session)
+    steps = [0] * count  # since the last end; -1: not waited for
+
+    def ended(which: int) -> bool:
+        steps[which] = max(steps[which], 0) + 1
+        if steps[which] >= IDLE:
+            steps[:] = [n or -1 for n in steps]
+        return all(steps)
+
+    def make(which: int) -> Callable[..., None]:
+        def hook(optimizer: Any, args: Any, keywords: Any) -> None:
+            if ended(which):
+                steps[:] = [min(n, 0) for n in steps]
+                end_of_window(optimizer, args, keywords)
+
+        return hook
+
+    return [make(which) for which in range(count)]

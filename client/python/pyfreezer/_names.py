@@ -1,0 +1,182 @@
+"""
+The parameters of a model as Freezer knows them: stable names, element counts, baseline flags, and what may not be
+flipped.
+
+Names are those of the bare model's named_parameters(), whatever it is wrapped in. Wrappers are known by their type, not
+by their text, since a model may have an attribute `module` of its own; nothing here imports torch to look.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import weakref
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from ._errors import LayoutError
+
+if TYPE_CHECKING:
+    import torch
+
+NOT_FLOATING_POINT = "NOT_FLOATING_POINT"
+NOT_LEAF = "NOT_LEAF"
+INFERENCE = "INFERENCE"
+NO_OPTIMIZER = "NO_OPTIMIZER"
+
+# The attribute that holds what a wrapper wraps, by the wrapper's type.
+_WRAPPERS = {
+    "torch.nn.parallel.distributed.DistributedDataParallel": "module",
+    "torch.nn.parallel.data_parallel.DataParallel": "module",
+    "torch._dynamo.eval_frame.OptimizedModule": "_orig_mod",
+    "torch.distributed.fsdp.fully_sharded_data_parallel.FullyShardedDataParallel": "_fsdp_wrapped_module",
+    "torch.distributed.algorithms._checkpoint.checkpoint_wrapper.ActivationWrapper": "_checkpoint_wrapped_module",
+    "deepspeed.runtime.engine.DeepSpeedEngine": "module",
+}
+
+# Attributes that only wrappers have, whatever their type.
+_INFIXES = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+
+
+@dataclasses.dataclass(eq=False)
+class Slot:
+    """One parameter: what is registered of it, and where it is."""
+
+    name: str
+    owner: torch.nn.Module
+    """The module that holds it, under `attribute`."""
+    attribute: str
+    tensor: torch.nn.Parameter
+    elements: int
+    baseline: bool
+    aliases: tuple[str, ...] = ()
+    """Further names of a tied parameter."""
+    may_freeze: str | None = None
+    """A code, if it must never be frozen: NOT_FLOATING_POINT, NO_OPTIMIZER or an adapter's."""
+    may_train: str | None = None
+
+    @property
+    def controllable(self) -> bool:
+        return self.may_freeze is None and self.may_train is None
+
+    def bind(self) -> torch.nn.Parameter:
+        """The parameter as it is now: fully_shard(), to_empty() and others put a new one under the same name."""
+        now = self.owner._parameters.get(self.attribute)
+        if now is not None and now is not self.tensor:
+            self.tensor = now
+        return self.tensor
+
+
+def wrapped_in(module: torch.nn.Module) -> str | None:
+    """The attribute that holds what this module wraps, None if it is no wrapper."""
+    for cls in type(module).__mro__:
+        attribute = _WRAPPERS.get(f"{cls.__module__}.{cls.__qualname__}")
+        if attribute:
+            return attribute
+    return next((name for name in _INFIXES if name in module._modules), None)
+
+
+def unwrap(module: torch.nn.Module) -> torch.nn.Module:
+    """The bare model."""
+    while (attribute := wrapped_in(module)) is not None:
+        module = getattr(module, attribute)
+    return module
+
+
+def wrappers(module: torch.nn.Module) -> Iterator[torch.nn.Module]:
+    """What is around the bare model, outermost first."""
+    while (attribute := wrapped_in(module)) is not None:
+        yield module
+        module = getattr(module, attribute)
+
+
+def _walk(module: torch.nn.Module, prefix: str, path: tuple[int, ...]) -> Iterator[tuple[str, torch.nn.Module, str]]:
+    """(name, owner, attribute) in the order of named_parameters(), but each tied one under all of its names."""
+    holders = [*wrappers(module), module := unwrap(module)]
+    for holder in holders:
+        for attribute, parameter in holder._parameters.items():
+            if parameter is not None:
+                yield prefix + attribute, holder, attribute
+    for name, child in module._modules.items():
+        if child is not None and id(child) not in path:
+            yield from _walk(child, f"{prefix}{name}.", (*path, id(child)))
+
+
+def _refusal(parameter: torch.nn.Parameter) -> str | None:
+    """The code of what can neither be frozen nor thawed, whoever asks."""
+    if not (parameter.is_floating_point() or parameter.is_complex()):
+        return NOT_FLOATING_POINT
+    if parameter.is_inference():
+        return INFERENCE
+    return None if parameter.is_leaf else NOT_LEAF
+
+
+def _elements(name: str, parameter: torch.nn.Parameter) -> int:
+    try:
+        return parameter.numel()
+    except (ValueError, RuntimeError) as error:
+        raise LayoutError(f"parameter '{name}' has no size yet: run the lazy module once before") from error
+
+
+def collect(model: torch.nn.Module) -> list[Slot]:
+    """All parameters, in order. Raises LayoutError."""
+    slots: dict[int, Slot] = {}
+    by_name: dict[str, Slot] = {}
+    for name, owner, attribute in _walk(model, "", ()):
+        parameter: Any = owner._parameters[attribute]
+        slot = slots.get(id(parameter))
+        if slot is None:
+            code = _refusal(parameter)
+            slot = slots[id(parameter)] = Slot(
+                name, owner, attribute, parameter, _elements(name, parameter), parameter.requires_grad,
+                may_freeze=code, may_train=code,
+            )  # fmt: skip
+        elif name not in (slot.name, *slot.aliases):
+            slot.aliases += (name,)
+        if by_name.setdefault(name, slot) is not slot:
+            raise LayoutError(f"two parameters would be called '{name}' without their wrappers")
+    _recall(unwrap(model), slots.values())
+    return list(slots.values())
+
+
+# --- the baseline: within a process that of the first attach, for what nobody changed since ---
+
+
+@dataclasses.dataclass
+class _Memory:
+    baseline: bool
+    written: bool
+    """What Freezer left there last: a flag that is another now was changed by the script, which begins anew."""
+
+
+_memories: weakref.WeakKeyDictionary[torch.nn.Module, dict[str, _Memory]] = weakref.WeakKeyDictionary()
+
+
+def _recall(model: torch.nn.Module, slots: Iterable[Slot]) -> None:
+    known = _memories.get(model, {})
+    for slot in slots:
+        memory = known.get(slot.name)
+        if memory is not None and memory.written == slot.tensor.requires_grad:
+            slot.baseline = memory.baseline
+
+
+def remember(model: torch.nn.Module, slots: Iterable[Slot]) -> None:
+    """Notes the baseline of a model and the flags that it has now, which are Freezer's doing."""
+    _memories[unwrap(model)] = {s.name: _Memory(s.baseline, s.tensor.requires_grad) for s in slots}
+
+
+# --- the optimizer ---
+
+
+def cover(slots: Iterable[Slot], optimizers: Iterable[Any]) -> list[Slot]:
+    """Pins what is in none of these optimizers, which could not train; returns it."""
+    covered = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
+    missing = [slot for slot in slots if slot.controllable and id(slot.tensor) not in covered]
+    for slot in missing:
+        slot.may_freeze = slot.may_train = NO_OPTIMIZER
+    return missing
+
+
+def shorten(names: list[str], most: int = 5) -> str:
+    """Some names for a sentence."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
