@@ -173,7 +173,7 @@ static int tell(struct telling *telling, struct fz_history_cursor *cursor, bool 
     }
   }
   end_part(telling);
-  return r < 0 ? r : 0;
+  return r < 0 ? r : cursor->error;
 }
 
 void fz_op_history(fz_client *client, const fz_request *request) {

@@ -126,8 +126,13 @@ fz_json *fz_history_older(struct fz_history_cursor *cursor) {
     const size_t begin = newline ? (size_t)(newline + 1 - cursor->text) : 0;
     fz_json *line = NULL;
     cursor->length = begin;
-    if (end > begin && fz_json_parse(&line, cursor->text + begin, end - begin, NULL, 0) == 0)
+    const int r = end > begin ? fz_json_parse(&line, cursor->text + begin, end - begin, NULL, 0) : FZ_JSON_BROKEN;
+    if (r == 0)
       return line;
+    if (r < 0) {
+      cursor->error = r;
+      return NULL;
+    }
   }
   return NULL;
 }

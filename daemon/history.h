@@ -59,8 +59,9 @@ int fz_history_mend(fz_run *run);
 struct fz_history_cursor {
   const char *text;
   size_t length; /* of what is not gone through yet */
+  int error;     /* 0, or the negative errno that ended it before the oldest line */
 };
-/** The next older line, which the caller frees; NULL: none is left. */
+/** The next older line, which the caller frees; NULL: none is left, or `error` says why it ends here. */
 fz_json *fz_history_older(struct fz_history_cursor *cursor);
 
 #endif

@@ -30,8 +30,9 @@ static bool is_at(const fz_run *run, const fz_json *line, uint64_t gen) {
   return incarnation < run->incarnation || (incarnation == run->incarnation && integer_of(line, "gen") <= gen);
 }
 
-/** The line to go back to, which the caller frees; NULL: it is not kept. */
-static fz_json *find_line(const fz_run *run, uint64_t gen, const char *text, size_t length, size_t *ret_undone) {
+/** The line to go back to, which the caller frees; NULL with 0: it is not kept. */
+static int find_line(const fz_run *run, uint64_t gen, const char *text, size_t length, size_t *ret_undone,
+                     fz_json **ret_line) {
   struct fz_history_cursor cursor = { .text = text, .length = length };
   fz_json *line;
 
@@ -45,7 +46,8 @@ static fz_json *find_line(const fz_run *run, uint64_t gen, const char *text, siz
     }
     fz_json_free(line);
   }
-  return line;
+  *ret_line = line;
+  return cursor.error;
 }
 
 static int refuse_gen(fz_client *client, const fz_request *request, const fz_run *run) {
@@ -76,17 +78,19 @@ static int take_state(fz_run *run, fz_pending *pending, const fz_json *line) {
   pending->source = !none && rules.source ? strdup(rules.source) : NULL;
   pending->rules_by = !none && rules.by ? strdup(rules.by) : NULL;
   pending->to_gen = integer_of(line, "gen");
-  return 0;
+  return !none && ((rules.source && !pending->source) || (rules.by && !pending->rules_by)) ? -ENOMEM : 0;
 }
 
 int fz_revert_find(fz_client *client, const fz_request *request, fz_run *run, fz_pending *pending) {
   char *text = NULL;
   size_t length = 0;
+  fz_json *line = NULL;
 
   if (request->gen != FZ_TIME_NEVER && request->gen > run->plan.gen)
     return refuse_gen(client, request, run);
   int r = fz_history_read(run, &text, &length);
-  fz_json *line = r == 0 ? find_line(run, request->gen, text, length, &pending->undone) : NULL;
+  if (r == 0)
+    r = find_line(run, request->gen, text, length, &pending->undone, &line);
   free(text);
   if (r == 0 && !line)
     return refuse_gen(client, request, run);

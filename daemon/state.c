@@ -300,24 +300,41 @@ static int load_line(const fz_run *run, fz_json **ret_line) {
     fz_json_free(line);
   free(text);
   if (r == 0)
+    r = cursor.error;
+  if (r == 0)
     *ret_line = line;
   return r == 0 && !line ? -ENOENT : r;
 }
 
-/** Reads what was kept of the run into run->saved: the newer of state.json and the end of the history. */
-static void load(fz_run *run) {
+/** Whether what is wrong is the file itself: it will be no better the next time. */
+static bool is_damage(int outcome) {
+  return outcome > 0 || outcome == -EBADMSG || outcome == -EPROTO || outcome == -EFBIG || outcome == -EINVAL ||
+         outcome == -ELOOP || outcome == -EPERM;
+}
+
+/**
+ * Reads what was kept of the run into run->saved: the newer of state.json and the end of the history. A run that lost what
+ * was confirmed because there was no memory, or no descriptor, for a moment would not get it back: then it is an error.
+ */
+static int load(fz_run *run) {
   char why[FZ_FIELD_MESSAGE_SIZE] = "";
   fz_json *file = NULL, *line = NULL;
   uint64_t incarnation = 0;
 
   if (!run->core->state_dir)
-    return;
+    return 0;
   int r = fz_history_mend(run);
   if (r == 0)
     r = load_line(run, &line);
-  if (r < 0 && r != -ENOENT)
+  if (r != 0 && r != -ENOENT && !is_damage(r))
+    return r;
+  if (r != 0 && r != -ENOENT)
     fz_run_warn(run, "the history in %s/%s cannot be read: %s", run->core->state_dir, run->key, strerror(-r));
   r = load_file(run, &file, why, sizeof(why));
+  if (r != 0 && r != -ENOENT && !is_damage(r)) {
+    fz_json_free(line);
+    return r;
+  }
   if (r != 0 && r != -ENOENT)
     fz_run_warn(run, "the saved state in %s/%s cannot be read (%s): the run begins %s", run->core->state_dir, run->key,
                 r > 0 ? why : strerror(-r), line ? "with what its history says" : "without it");
@@ -326,6 +343,7 @@ static void load(fz_run *run) {
   fz_json_free(run->saved == line ? file : line);
   if (fz_json_integer(fz_json_member(saved_state(run), "incarnation"), &incarnation))
     run->incarnation = incarnation;
+  return 0;
 }
 
 bool fz_state_knows(const fz_run *run, uint64_t incarnation, uint64_t *ret_gen) {
@@ -489,12 +507,11 @@ static int restore_overrides_and_pins(fz_run *run, fz_layers *layers, const fz_j
 
 int fz_state_restore(fz_run *run, fz_layers *layers) {
   fz_field_error error;
-  int r;
+  int r = load(run);
+  const fz_json *state = r == 0 ? saved_state(run) : NULL;
 
-  load(run);
-  const fz_json *state = saved_state(run);
   if (!state)
-    return 0;
+    return r;
   fz_field_error_init(&error, state);
   r = restore_rules(run, layers, state, &error);
   if (r == 0)
@@ -504,6 +521,11 @@ int fz_state_restore(fz_run *run, fz_layers *layers) {
   if (fz_field_error_is_set(&error))
     fz_run_warn(run, "the saved state in %s/%s is damaged (%s): what follows it there was not restored",
                 run->core->state_dir, run->key, error.message);
+  if (r < 0) {
+    /* It will be tried again, from the beginning. */
+    run->saved = fz_json_free(run->saved);
+    fz_run_forget_anchors(run);
+  }
   return r;
 }
 

@@ -125,6 +125,7 @@ START_TEST(bad_lines_are_passed_over)
     fz_json_free(line);
   }
   ck_assert_ptr_null(fz_history_older(&cursor));
+  ck_assert_int_eq(cursor.error, 0);
 }
 END_TEST
 
