@@ -95,37 +95,46 @@ static void take_decisions(fz_run *run) {
   }
 }
 
-/** Makes the run of a segment. The segment is consumed on success. */
-static int adopt(fz_core *core, fz_segment *segment, const char *name) {
+/** Gives a new run what the segment and the state directory know. The segment is consumed on success. */
+static int fill(fz_run *run, fz_segment *segment, const char *name) {
   const fz_segment_info *info = fz_segment_get_info(segment);
   fz_params *params = NULL;
-  fz_run *run = NULL;
   int r = fz_segment_params(segment, &params);
 
-  if (r < 0)
-    return r;
-  r = fz_core_add(core, info->run, info->run, &run);
   if (r == 0)
     r = fz_run_launch(run, info->job, info->attempt, info->world);
   if (r == 0) {
     run->adopted = true; /* as long as what was saved is restored: it is the same launch */
     r = fz_run_set_params(run, params);
+    run->adopted = false;
   }
   fz_params_unref(params);
-  if (run)
-    run->adopted = false;
   if (r < 0)
-    return r; /* an empty run is left behind: the trainer that comes next begins in it */
+    return r;
   run->segment = segment;
-  fz_gate_set_rewound(segment, false); /* there is no newer one that its ranks could go over to */
   run->incarnation = info->incarnation;
   run->new_processes = false;
   snprintf(run->segment_name, sizeof(run->segment_name), "%s", name);
   r = take_plan(run);
-  if (r < 0) {
+  if (r < 0)
     run->segment = NULL;
+  return r;
+}
+
+/** Makes the run of a segment. The segment is consumed on success. */
+static int adopt(fz_core *core, fz_segment *segment, const char *name) {
+  const fz_segment_info *info = fz_segment_get_info(segment);
+  fz_run *run = NULL;
+  int r = fz_core_add(core, info->run, info->run, &run);
+
+  if (r < 0)
+    return r;
+  r = fill(run, segment, name);
+  if (r < 0) {
+    fz_core_remove(core, run);
     return r;
   }
+  fz_gate_set_rewound(segment, false); /* there is no newer one that its ranks could go over to */
   take_ranks(run);
   take_decisions(run);
   fz_hold_note(run);
@@ -141,11 +150,17 @@ static int adopt(fz_core *core, fz_segment *segment, const char *name) {
   return 0;
 }
 
-/** The highest incarnation of this run in shared memory in which somebody lives. */
+bool fz_adopt_is_passing(int error) {
+  return error == -ENOMEM || error == -EMFILE || error == -ENFILE || error == -EIO || error == -EINTR ||
+         error == -EAGAIN || error == -ENOSPC;
+}
+
+/** The highest incarnation of this run in shared memory in which somebody lives. One that may be it must be seen. */
 static int find_segment(fz_core *core, const char *run, fz_segment **ret_segment, char *ret_name, size_t size) {
   char key[FZ_RUN_KEY_LENGTH + 1], prefix[64];
   fz_segment *best = NULL;
   DIR *folder = opendir(SHM_FOLDER);
+  int failed = 0;
 
   if (!folder)
     return -errno;
@@ -165,9 +180,15 @@ static int find_segment(fz_core *core, const char *run, fz_segment **ret_segment
       snprintf(ret_name, size, "%s", name);
       continue;
     }
+    if (r < 0 && fz_adopt_is_passing(r))
+      failed = r;
     fz_segment_free(segment);
   }
   closedir(folder);
+  if (failed < 0) {
+    fz_segment_free(best);
+    return failed;
+  }
   *ret_segment = best;
   return best ? 0 : -ENOENT;
 }

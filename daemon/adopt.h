@@ -2,6 +2,7 @@
 #ifndef FZ_ADOPT_H
 #define FZ_ADOPT_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "daemon/core.h"
@@ -18,6 +19,12 @@
 void fz_adopt_clean(fz_core *core);
 /** At the start: the same, but what was made last may still be entered; that is looked at again after FZ_HOLD_MS. */
 void fz_adopt_begin(fz_core *core);
+
+/**
+ * Whether a failure to adopt is one of the moment: the segment, and what was saved of its run, are as good as before. A
+ * rank that wants to go on with it must not be given another one: it is refused, and comes back.
+ */
+bool fz_adopt_is_passing(int error);
 
 /**
  * Looks for a segment of a run that is not known yet by its name in shared memory.

@@ -36,7 +36,10 @@ static bool is_to_rewind(const fz_trainer *trainer) {
 static void admit(fz_trainer *trainer) {
   fz_run *run = trainer->run;
 
-  fz_run_attach_rules(run, trainer, trainer->rules);
+  if (fz_run_attach_rules(run, trainer, trainer->rules) < 0) {
+    fz_trainer_refuse(trainer, true, FZ_CODE_NO_MEMORY, "out of memory: come back");
+    return;
+  }
   free(trainer->rules);
   trainer->rules = NULL;
   fz_trainer_drop_listed(trainer);
@@ -73,6 +76,14 @@ static void ask_for_params(fz_trainer *trainer) {
   (void)fz_trainer_send(trainer, &need, -1);
 }
 
+static void ask_again(fz_trainer *trainer, const char *run, int error) {
+  fz_trainer_refuse(trainer, true,
+                    error == -ENOMEM   ? FZ_CODE_NO_MEMORY
+                    : error == -ENOSPC ? FZ_CODE_TOO_MANY
+                                       : FZ_CODE_INTERNAL,
+                    "run %s cannot be entered at this moment, come back: %s", run, strerror(-error));
+}
+
 static void place(fz_trainer *trainer, const char *name) {
   fz_run *run = NULL;
   const int r = fz_launch_place(trainer, name, &run);
@@ -90,8 +101,7 @@ static void place(fz_trainer *trainer, const char *name) {
     return;
   }
   if (r < 0) {
-    fz_trainer_refuse(trainer, true, r == -ENOSPC ? FZ_CODE_TOO_MANY : FZ_CODE_NO_MEMORY, "no room for another run: %s",
-                      strerror(-r));
+    ask_again(trainer, name, r);
     return;
   }
   if (strcmp(run->name, trainer->name) != 0) {
@@ -147,6 +157,10 @@ void fz_attach_resume(fz_trainer *trainer, const fz_message *message) {
   char name[FZ_RUN_NAME_MAX + 1];
   const int r = fd < 0 ? -ENOENT : fz_adopt_take(trainer, fd);
 
+  if (fz_adopt_is_passing(r)) {
+    ask_again(trainer, trainer->name, r);
+    return;
+  }
   if (r < 0) {
     say_lost(trainer, message->resume.incarnation, r);
     fz_attach_arrive(trainer, trainer->name, true);
@@ -160,14 +174,19 @@ void fz_attach_resume(fz_trainer *trainer, const fz_message *message) {
 
 void fz_attach_arrive(fz_trainer *trainer, const char *run, bool may_wait) {
   fz_core *core = trainer->core;
-
   /* The name first: another segment of the run may be newer than the one that this rank holds. */
-  if (!fz_core_find(core, run) && fz_adopt_by_name(core, run) < 0) {
+  int r = fz_core_find(core, run) ? 0 : fz_adopt_by_name(core, run);
+
+  if (r < 0 && !fz_adopt_is_passing(r)) {
     if (may_wait && fz_hold_trainer(trainer, run))
       return;
-    const int r = trainer->handed ? fz_adopt_handed(trainer) : 0;
-    if (r < 0)
+    r = trainer->handed ? fz_adopt_handed(trainer) : 0;
+    if (r < 0 && !fz_adopt_is_passing(r))
       say_lost(trainer, trainer->held_incarnation, r);
+  }
+  if (fz_adopt_is_passing(r)) {
+    ask_again(trainer, run, r);
+    return;
   }
   place(trainer, run);
   fz_hold_release(core, run);
@@ -218,8 +237,10 @@ static void settle_params(fz_trainer *trainer) {
                       layout ? trainer->layout : trainer->baseline, difference);
     return;
   }
-  if (fz_run_set_params(run, trainer->listed) < 0) {
-    fz_trainer_refuse(trainer, true, FZ_CODE_NO_MEMORY, "out of memory");
+  const int r = fz_run_set_params(run, trainer->listed);
+  if (r < 0) {
+    fz_trainer_refuse(trainer, true, r == -ENOMEM ? FZ_CODE_NO_MEMORY : FZ_CODE_INTERNAL,
+                      "what was saved of run %s cannot be read, come back: %s", run->name, strerror(-r));
     return;
   }
   admit(trainer);

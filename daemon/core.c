@@ -13,6 +13,19 @@
 #include "daemon/run.h"
 #include "daemon/state.h"
 
+/** What the keys of runs are made of. Never another one for a moment's trouble: no run would be found under its key. */
+static int find_scope(const char *socket, const char *state_dir, char **ret_scope) {
+  char *scope = state_dir ? strdup(state_dir) : realpath(socket, NULL);
+
+  /* A socket that systemd made may be known by a link: the key must not depend on how it was named. */
+  if (!scope && !state_dir && (errno == ENOENT || errno == ENOTDIR || errno == EACCES))
+    scope = strdup(socket);
+  if (!scope)
+    return -errno;
+  *ret_scope = scope;
+  return 0;
+}
+
 int fz_core_init(fz_core *core, const char *socket, const char *state_dir) {
   core->timers = (fz_timers){ 0 };
   core->uid = geteuid();
@@ -20,13 +33,10 @@ int fz_core_init(fz_core *core, const char *socket, const char *state_dir) {
   fz_boot_id(core->boot_id);
   core->socket = strdup(socket);
   core->state_dir = state_dir ? strdup(state_dir) : NULL;
-  /* A socket that systemd made may be known by a link: the key must not depend on how it was named. */
-  core->scope = state_dir ? strdup(state_dir) : realpath(socket, NULL);
-  if (!core->scope)
-    core->scope = strdup(socket);
-  if (!core->socket || !core->scope || (state_dir && !core->state_dir)) {
+  const int r = find_scope(socket, state_dir, &core->scope);
+  if (r < 0 || !core->socket || (state_dir && !core->state_dir)) {
     fz_core_deinit(core);
-    return -ENOMEM;
+    return r < 0 ? r : -ENOMEM;
   }
   return 0;
 }
@@ -69,6 +79,16 @@ static bool is_evictable(const fz_run *run) {
   return !fz_run_lives(run);
 }
 
+void fz_core_remove(fz_core *core, fz_run *run) {
+  fz_run **link = &core->runs;
+
+  while (*link != run)
+    link = &(*link)->next;
+  *link = run->next;
+  core->n_runs--;
+  fz_run_free(run);
+}
+
 static int evict(fz_core *core) {
   fz_run **oldest = NULL;
 
@@ -78,13 +98,11 @@ static int evict(fz_core *core) {
   if (!oldest)
     return -ENOSPC;
   fz_run *run = *oldest;
-  *oldest = run->next;
-  core->n_runs--;
   fz_log_write(&core->log, FZ_LOG_NOTICE, FZ_LOG_ABOUT(.event = "run", .run = run->name),
                "forgotten, with its overrides: it has ended, and there are %u other runs", FZ_RUNS_MAX);
   fz_state_checkpoint(run);
   fz_run_drop_segment(run, false);
-  fz_run_free(run);
+  fz_core_remove(core, run);
   return 0;
 }
 

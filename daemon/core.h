@@ -80,5 +80,7 @@ void fz_core_deinit(fz_core *core);
 fz_run *fz_core_find(const fz_core *core, const char *name);
 /** A new run, empty; when there are too many, the one that has been without ranks for longest goes. -ENOSPC, -ENOMEM. */
 int fz_core_add(fz_core *core, const char *name, const char *requested, fz_run **ret_run);
+/** Forgets a run that came to nothing: it has no segment, and no peer points at it. */
+void fz_core_remove(fz_core *core, fz_run *run);
 
 #endif

@@ -52,23 +52,28 @@ static enum fit fit(const fz_run *run, const fz_trainer *trainer) {
   return JOINS;
 }
 
-/** The run in which the trainer's job lives, or NULL. */
-static fz_run *find_own(fz_trainer *trainer, const char *name, enum fit *ret_fit) {
+/** The run in which the trainer's job lives, or NULL with 0. Negative errno: one may be there, and cannot be seen now. */
+static int find_own(fz_trainer *trainer, const char *name, enum fit *ret_fit, fz_run **ret_run) {
   char candidate[FZ_RUN_NAME_MAX + 1];
 
   for (int number = 1; number <= CANDIDATES_MAX; number++) {
     candidate_name(name, number, candidate);
     fz_run *run = fz_core_find(trainer->core, candidate);
     /* After a restart of freezerd the segment of a run that lives is the only thing that tells of it. */
-    if (!run && fz_adopt_by_name(trainer->core, candidate) == 0)
+    const int r = run ? 0 : fz_adopt_by_name(trainer->core, candidate);
+    if (fz_adopt_is_passing(r))
+      return r;
+    if (!run && r == 0)
       run = fz_core_find(trainer->core, candidate);
     if (!run)
-      return NULL;
+      return 0;
     *ret_fit = fit(run, trainer);
-    if (*ret_fit == JOINS || *ret_fit == TAKES_OVER || *ret_fit == RETIRED)
-      return run;
+    if (*ret_fit == JOINS || *ret_fit == TAKES_OVER || *ret_fit == RETIRED) {
+      *ret_run = run;
+      return 0;
+    }
   }
-  return NULL;
+  return 0;
 }
 
 /** The first run under this name that nobody lives in, made if need be. */
@@ -108,9 +113,10 @@ static void take_place(fz_run *run, fz_trainer *trainer) {
 int fz_launch_place(fz_trainer *trainer, const char *name, fz_run **ret_run) {
   enum fit how = OTHER;
   fz_run *run = NULL;
-  int r = 0;
+  int r = find_own(trainer, name, &how, &run);
 
-  run = find_own(trainer, name, &how);
+  if (r < 0)
+    return r;
   if (run && how == RETIRED) {
     *ret_run = run;
     return FZ_LAUNCH_RETIRED;

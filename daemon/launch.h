@@ -24,7 +24,7 @@ enum {
 /**
  * Finds or makes the trainer's run and takes its place among the ranks: sets trainer->run.
  * @param name  the run that it asks for, or the one that its segment names
- * @return 0; an outcome above (trainer->run stays NULL); -ENOSPC too many runs; -ENOMEM
+ * @return 0; an outcome above (trainer->run stays NULL); -ENOSPC too many runs; other negative errno: not now
  */
 int fz_launch_place(fz_trainer *trainer, const char *name, fz_run **ret_run);
 
