@@ -95,7 +95,7 @@ static int compile_code(const char *text, size_t length, pcre2_code **ret_code, 
   PCRE2_SIZE offset = 0;
   *ret_code = pcre2_compile((PCRE2_SPTR)text, length, PCRE2_UTF | PCRE2_NEVER_BACKSLASH_C, ret_error, &offset, context);
   *ret_offset = offset;
-  return 0;
+  return !*ret_code && *ret_error == PCRE2_ERROR_HEAP_FAILED ? -ENOMEM : 0;
 }
 
 /* Where a '**' is glued to text, the pattern with the dots that it lacks; -ENOMEM when that cannot be allocated. */
@@ -153,6 +153,8 @@ static int convert_glob(const char *text, size_t length, char **ret_regex, size_
   PCRE2_SIZE regex_length = 0;
   const int r = pcre2_pattern_convert((PCRE2_SPTR)text, length, PCRE2_CONVERT_GLOB | PCRE2_CONVERT_UTF, &regex,
                                       &regex_length, context);
+  if (r == PCRE2_ERROR_NOMEMORY)
+    return -ENOMEM;
   *ret_error = r;
   /* On an error the length is where it is. */
   *ret_offset = regex_length;
