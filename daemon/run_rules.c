@@ -41,20 +41,33 @@ static void say_without(fz_run *run, const char *whose, const fz_diagnostics *di
 /** Sets a ruleset on the run's layers, which have no plan of this launch yet. */
 static int set_rules(fz_run *run, fz_ruleset *ruleset, const char *whose, fz_diagnostics *diagnostics) {
   fz_rules *rules = NULL;
+  fz_layers *layers = NULL, *in_force = NULL;
   uint64_t step, epoch;
   int r = fz_ruleset_bind(ruleset, run->params, run->name, false, &rules, diagnostics);
 
   if (r != 0) {
-    say_without(run, whose, diagnostics);
+    if (r != -ENOMEM)
+      say_without(run, whose, diagnostics);
     return r < 0 ? r : -EINVAL;
   }
   fz_run_now(run, &step, &epoch);
-  r = fz_layers_set_rules(run->layers, rules, step, epoch);
+  r = fz_layers_clone(run->layers, &layers);
+  if (r == 0)
+    r = fz_layers_clone(run->in_force, &in_force);
+  if (r == 0)
+    r = fz_layers_set_rules(layers, rules, step, epoch);
   if (r >= 0)
-    r = fz_layers_set_rules(run->in_force, rules, step, epoch);
+    r = fz_layers_set_rules(in_force, rules, step, epoch);
   fz_rules_unref(rules);
-  if (r < 0)
+  if (r < 0) {
+    fz_layers_free(layers);
+    fz_layers_free(in_force);
     return r;
+  }
+  fz_layers_free(run->layers);
+  fz_layers_free(run->in_force);
+  run->layers = layers;
+  run->in_force = in_force;
   for (size_t i = 0; i < diagnostics->n; i++)
     if (diagnostics->items[i].severity == FZ_WARNING)
       fz_run_warn(run, "%s: %s", whose, diagnostics->items[i].message);
@@ -69,45 +82,52 @@ static bool has_equal_rules(const fz_run *run, const fz_ruleset *ruleset) {
   return rules && fz_ruleset_equal(fz_rules_ruleset(rules), ruleset);
 }
 
-static void take_trainer_rules(fz_run *run, fz_trainer *trainer, fz_ruleset *ruleset, fz_diagnostics *diagnostics) {
+/** 0; negative errno: they could not be taken, which was said unless it is -ENOMEM. */
+static int take_trainer_rules(fz_run *run, fz_trainer *trainer, fz_ruleset *ruleset, fz_diagnostics *diagnostics) {
   if (has_equal_rules(run, ruleset)) {
     if (run->rules_origin == FZ_RULES_DEFAULT)
       fz_run_name_rules(run, FZ_RULES_TRAINER, "the trainer", NULL);
-    return;
+    return 0;
   }
   if (run->rules_origin == FZ_RULES_CONTROL) {
     fz_trainer_notice(trainer, FZ_LEVEL_WARNING, "rules_kept",
                       "this run goes on with what freezerctl made of its rules; the trainer's own are not loaded");
-    return;
+    return 0;
   }
   /* Within a launch the first rank's rules count. After an adoption nobody knows what they were: take what comes. */
   if (!run->adopted && (run->plan.gen > 0 || fz_run_attached(run) > 0 || run->rules_unproven)) {
     fz_run_warn(run, "a rank brings other rules than the run has; they were not taken");
     fz_trainer_notice(trainer, FZ_LEVEL_ERROR, "rules_invalid",
                       "the rules differ from those that the run has already; they were not taken");
-    return;
+    return 0;
   }
-  if (set_rules(run, ruleset, "the trainer's rules", diagnostics) == 0)
+  const int r = set_rules(run, ruleset, "the trainer's rules", diagnostics);
+  if (r == 0)
     fz_run_name_rules(run, FZ_RULES_TRAINER, "the trainer", NULL);
+  return r;
 }
 
-void fz_run_attach_rules(fz_run *run, fz_trainer *trainer, const char *text) {
+int fz_run_attach_rules(fz_run *run, fz_trainer *trainer, const char *text) {
   fz_diagnostics diagnostics = FZ_DIAGNOSTICS_NULL;
   fz_ruleset *ruleset = NULL;
+  int r = 0;
 
   if (text) {
-    const int r = fz_ruleset_parse(&ruleset, text, strlen(text), &diagnostics);
+    r = fz_ruleset_parse(&ruleset, text, strlen(text), &diagnostics);
     if (r == 0)
-      take_trainer_rules(run, trainer, ruleset, &diagnostics);
-    else
+      r = take_trainer_rules(run, trainer, ruleset, &diagnostics);
+    else if (r != -ENOMEM)
       say_without(run, "the trainer's rules", &diagnostics);
   } else if (run->core->default_rules && run->rules_origin == FZ_RULES_NONE && !fz_layers_rules(run->layers)) {
     /* Named before they are tried: a second rank shall not say it all again. */
     fz_run_name_rules(run, FZ_RULES_DEFAULT, run->core->default_source, NULL);
-    set_rules(run, run->core->default_rules, "the default rules", &diagnostics);
+    r = set_rules(run, run->core->default_rules, "the default rules", &diagnostics);
+    if (r == -ENOMEM)
+      fz_run_name_rules(run, FZ_RULES_NONE, NULL, NULL);
   }
   fz_ruleset_unref(ruleset);
   fz_diagnostics_deinit(&diagnostics);
+  return r == -ENOMEM ? r : 0;
 }
 
 int fz_run_carry_rules(fz_run *run, fz_layers *layers) {

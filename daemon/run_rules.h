@@ -12,8 +12,9 @@
  * A rank is taken in: rules that it brings, or the default, become the run's if it has none of its own. What cannot
  * apply leaves the run without rules, said in the log, in `status` and to the trainer.
  * @param text  canonical or not, as the trainer sent it; NULL: it brings none
+ * @return 0; -ENOMEM: nothing was done, it is to come again
  */
-void fz_run_attach_rules(fz_run *run, fz_trainer *trainer, const char *text);
+int fz_run_attach_rules(fz_run *run, fz_trainer *trainer, const char *text);
 
 /** Binds the run's rules to the table of new layers; rules that do not fit it any more are dropped with a warning. */
 int fz_run_carry_rules(fz_run *run, fz_layers *layers);
