@@ -175,7 +175,7 @@ static void send_welcome(fz_trainer *trainer, const fz_segment *segment, const c
   trainer->state = FZ_TRAINER_WELCOMED;
   /* Without a descriptor to spare the segment's name has to do. */
   const int r = fz_trainer_send(trainer, &message, fz_segment_fd(segment));
-  if (r == -EMFILE || r == -ENFILE)
+  if (r < 0 && r != -ENOTCONN)
     (void)fz_trainer_send(trainer, &message, -1);
 }
 
