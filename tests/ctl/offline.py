@@ -8,6 +8,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "integration"))
 import fz  # noqa: E402
+import schema  # noqa: E402
 from fz import check, equal  # noqa: E402
 
 SOURCE = os.environ.get("top_srcdir", ".")
@@ -87,6 +88,12 @@ def examples(t):
             words = re.findall(r"'[^']*'|\S+", re.split(r" [|&]", example)[0])[1:]
             result = t.ctl(*[word.strip("'") for word in words])
             check(result.status != 2 or "names.txt" in result.err, f"'{example}' is no valid command", result)
+
+
+@fz.test("the schema of --json knows every command")
+def schema_is_complete(t):
+    names = {f"freezer.{command['name'].replace(' ', '-')}/1" for command in commands(t)}
+    equal(schema.all_names(), names - {"freezer.run/1"} | {"freezer.error/1"}, "schemas")
 
 
 @fz.test("the man page knows every command, option, alias and exit status")

@@ -9,6 +9,7 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "integration"))
 import fz  # noqa: E402
+import schema  # noqa: E402
 from fz import check, equal  # noqa: E402
 
 FOREVER = 10**9
@@ -445,6 +446,7 @@ def watch(t):
     check(re.match(r"\d\d:\d\d:\d\d  gpt2-ft  \w+ +\S.*  gen \d+", first[0]), "line", first[0])
     data = json.loads(first[1])
     equal((data["schema"], data["run"]), ("freezer.watch/1", "gpt2-ft"), "--json")
+    equal(schema.find_mistakes(data), [], "an event by its schema")
     check(re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z", data["time"]), "time", data)
     equal(len(first[2].split("\t")), 4, "--plain")
     watchers[0].send_signal(signal.SIGINT)

@@ -20,6 +20,8 @@ import tempfile
 import time
 import traceback
 
+import schema
+
 FREEZERD = os.environ.get("FREEZERD", "daemon/freezerd")
 FREEZERCTL = os.environ.get("FREEZERCTL", "client/ctl/freezerctl")
 MOCK_TRAINER = os.environ.get("MOCK_TRAINER", "tests/mock_trainer")
@@ -377,9 +379,10 @@ class Scene:
         return Result(completed)
 
     def ctl_json(self, *words, want=0, **keywords):
-        """Runs freezerctl --json, requires an exit status, returns the object."""
+        """Runs freezerctl --json, requires an exit status and that its schema describes the object, and returns that."""
         result = self.ctl(*words, "--json", **keywords)
         equal(result.status, want, f"exit status of freezerctl {' '.join(words)}\n  {result!r}\n ")
+        equal(schema.find_mistakes(result.data), [], f"freezerctl {' '.join(words)} by its schema")
         return result.data
 
     def end(self):
