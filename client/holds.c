@@ -9,8 +9,12 @@
 #include "client/handle.h"
 
 /* A line that freezerd gave to another process meanwhile, taking this one for gone, is that one's. */
+static bool is_own(const freezer_t *f, const fz_segment *segment) {
+  return fz_rank_is_own(segment, f->identity.rank, f->identity.pid);
+}
+
 static fz_segment *let_go(const freezer_t *f, fz_segment *segment) {
-  if (segment && fz_rank_read(segment, f->identity.rank).pid == f->identity.pid)
+  if (segment && is_own(f, segment))
     fz_rank_leave(segment, f->identity.rank);
   return fz_segment_free(segment);
 }
@@ -71,7 +75,9 @@ __attribute__((noinline, cold)) static int choose(freezer_t *f, fz_segment *segm
   if (r != 0)
     return told(f, r, newest);
   f->lost_told = f->damage_told = false;
-  fz_rank_hold(segment, f->identity.rank, f->spare.gen);
+  /* Another's line tells what that one holds: slots that it still needs would be written again. */
+  if (is_own(f, segment))
+    fz_rank_hold(segment, f->identity.rank, f->spare.gen);
   return 1;
 }
 
@@ -136,7 +142,7 @@ static int keep(freezer_t *f, fz_segment *segment, int fd) {
   take_lock(f, segment);
   if (fz_rank_read(segment, f->identity.rank).pid == 0)
     fz_rank_enter(segment, f->identity.rank, f->identity.pid);
-  if (segment == f->current)
+  if (segment == f->current && is_own(f, segment))
     fz_rank_hold(segment, f->identity.rank, held_of_current(f));
   let_go_without_plan(f, segment);
   return 1;

@@ -76,6 +76,11 @@ pid_t fz_rank_holder(const fz_segment *segment, uint32_t rank) {
   return fcntl(segment->fd, F_GETLK, &lock) == 0 && lock.l_type != F_UNLCK && lock.l_pid > 0 ? lock.l_pid : 0;
 }
 
+/* In other namespaces processes have the same numbers; who has the lock is told by the kernel. */
+bool fz_rank_is_own(const fz_segment *segment, uint32_t rank, uint64_t pid) {
+  return fz_rank_read(segment, rank).pid == pid && !fz_rank_is_locked(segment, rank);
+}
+
 /* -------------------------------------------------------------------------------------------------------- the gate */
 
 static uint64_t started_of(uint64_t word) { return word >> FZ_GATE_GEN_BITS; }

@@ -147,6 +147,11 @@ void fz_rank_enter(fz_segment *segment, uint32_t rank, uint64_t pid);
 void fz_rank_leave(fz_segment *segment, uint32_t rank);
 /** Notes the batch it is at. */
 void fz_rank_note(fz_segment *segment, uint32_t rank, uint64_t step, uint64_t epoch);
+/**
+ * Whether the line is that of this process still, which says that it is `pid`: freezerd may have taken it for dead, and
+ * given its line to another one. A system call.
+ */
+bool fz_rank_is_own(const fz_segment *segment, uint32_t rank, uint64_t pid);
 /** Publishes that it holds `gen` and needs no older one. */
 void fz_rank_hold(fz_segment *segment, uint32_t rank, uint64_t gen);
 

@@ -4,10 +4,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "client/handle.h"
@@ -607,6 +609,41 @@ START_TEST(new_incarnation)
 }
 END_TEST
 
+/* freezerd took this rank for gone, and gave its line to a process whose number is another one, or the same (in another
+   namespace): that one holds nothing yet, and what it may still need must not be overwritten. */
+START_TEST(line_that_was_given_away)
+{
+  const bool same_number = _i == 1;
+  int ready[2];
+  begin_with_plan();
+  ck_assert_int_eq(pipe(ready), 0);
+  const int fd = shm_open(fake.segment_name, O_RDWR | O_CLOEXEC, 0);
+  ck_assert_int_ge(fd, 0);
+  (void)close(fd); /* which drops this process's lock */
+  const pid_t other = fork();
+  if (other == 0) {
+    (void)fz_rank_lock(fake.segment, 0);
+    (void)!write(ready[1], "", 1);
+    for (;;)
+      pause();
+  }
+  char byte;
+  ck_assert_int_eq(read(ready[0], &byte, 1), 1);
+  fz_rank_enter(fake.segment, 0, same_number ? f->identity.pid : f->identity.pid + 1);
+  (void)fake_publish(&fake, 2, &(const struct fake_row){ .mask = "0000" }, 1, FZ_TIME_NEVER);
+  ck_assert_int_eq(freezer_batch_begin(f, 2, 0), 1);
+  ck_assert_str_eq(fake_flags(f, COUNT), "0000");
+  ck_assert_uint_eq(fz_rank_read(fake.segment, 0).gen, 0);
+  freezer_close(f);
+  f = NULL;
+  ck_assert_uint_ne(fz_rank_read(fake.segment, 0).pid, 0);
+  ck_assert_int_eq(kill(other, SIGKILL), 0);
+  ck_assert_int_eq(waitpid(other, NULL, 0), other);
+  (void)close(ready[0]);
+  (void)close(ready[1]);
+}
+END_TEST
+
 /* An incarnation whose first plan is ahead when freezerd dies: other ranks may use it already, so this one must too. */
 START_TEST(plan_ahead_survives_the_next_incarnation)
 {
@@ -900,6 +937,7 @@ Suite *fz_suite(void) {
   tcase_add_checked_fixture(link, setup, teardown);
   tcase_add_test(link, daemon_comes_later);
   tcase_add_test(link, daemon_adopts_the_segment);
+  tcase_add_loop_test(link, line_that_was_given_away, 0, 2);
   tcase_add_test(link, new_incarnation);
   tcase_add_test(link, plan_ahead_survives_the_next_incarnation);
   tcase_add_test(link, rewind_gets_a_new_incarnation);
