@@ -107,6 +107,24 @@ static int take_trainer_rules(fz_run *run, fz_trainer *trainer, fz_ruleset *rule
   return r;
 }
 
+/** The file may have been read again since the run's last launch. */
+static bool takes_default(const fz_run *run) {
+  if (!run->core->default_rules)
+    return false;
+  if (run->rules_origin == FZ_RULES_DEFAULT)
+    return run->new_processes && !has_equal_rules(run, run->core->default_rules);
+  return run->rules_origin == FZ_RULES_NONE && !fz_layers_rules(run->layers);
+}
+
+/** Rules of a file that says something else now. */
+static int drop_rules(fz_run *run) {
+  uint64_t step, epoch;
+
+  fz_run_now(run, &step, &epoch);
+  const int r = fz_layers_set_rules(run->layers, NULL, step, epoch);
+  return r < 0 ? r : fz_layers_set_rules(run->in_force, NULL, step, epoch);
+}
+
 int fz_run_attach_rules(fz_run *run, fz_trainer *trainer, const char *text) {
   fz_diagnostics diagnostics = FZ_DIAGNOSTICS_NULL;
   fz_ruleset *ruleset = NULL;
@@ -118,10 +136,12 @@ int fz_run_attach_rules(fz_run *run, fz_trainer *trainer, const char *text) {
       r = take_trainer_rules(run, trainer, ruleset, &diagnostics);
     else if (r != -ENOMEM)
       say_without(run, "the trainer's rules", &diagnostics);
-  } else if (run->core->default_rules && run->rules_origin == FZ_RULES_NONE && !fz_layers_rules(run->layers)) {
+  } else if (takes_default(run)) {
     /* Named before they are tried: a second rank shall not say it all again. */
     fz_run_name_rules(run, FZ_RULES_DEFAULT, run->core->default_source, NULL);
-    r = set_rules(run, run->core->default_rules, "the default rules", &diagnostics);
+    r = fz_layers_rules(run->layers) ? drop_rules(run) : 0;
+    if (r >= 0)
+      r = set_rules(run, run->core->default_rules, "the default rules", &diagnostics);
     if (r == -ENOMEM)
       fz_run_name_rules(run, FZ_RULES_NONE, NULL, NULL);
   }

@@ -13,6 +13,7 @@
 #include <unistd.h>
 #include <uv.h>
 
+#include "daemon/default_rules.h"
 #include "daemon/loop_memory.h"
 #include "daemon/server.h"
 #include "daemon/session.h"
@@ -27,8 +28,8 @@
 /* What is still queued for peers when freezerd stops may take this long. */
 #define STOP_MS 1000
 
-static const int stop_signals[] = { SIGTERM, SIGINT, SIGHUP };
-#define N_SIGNALS (sizeof(stop_signals) / sizeof(*stop_signals))
+static const int signals[] = { SIGTERM, SIGINT, SIGHUP };
+#define N_SIGNALS (sizeof(signals) / sizeof(*signals))
 
 /** A socket that peers come in by. */
 struct door {
@@ -235,10 +236,12 @@ static void stop(fz_server *server) {
 static void on_signal(uv_signal_t *handle, int number) {
   fz_server *server = handle->data;
 
+  if (number == SIGHUP) {
+    fz_default_rules_reload(server->core);
+    return;
+  }
   fz_log_write(&server->core->log, FZ_LOG_NOTICE, FZ_LOG_ABOUT(.event = "daemon"), "stops on %s",
-               number == SIGTERM  ? "SIGTERM"
-               : number == SIGINT ? "SIGINT"
-                                  : "SIGHUP");
+               number == SIGTERM ? "SIGTERM" : "SIGINT");
   stop(server);
 }
 
@@ -285,7 +288,7 @@ static int init_handles(fz_server *server, const fz_listener *listener, const fz
     server->signals[i].data = server;
   }
   for (size_t i = 0; r == 0 && i < N_SIGNALS; i++)
-    r = uv_signal_start(&server->signals[i], on_signal, stop_signals[i]);
+    r = uv_signal_start(&server->signals[i], on_signal, signals[i]);
   if (r == 0)
     r = open_doors(server);
   if (r == 0 && watchdog_ms > 0)

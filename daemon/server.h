@@ -19,7 +19,7 @@ int fz_server_new(fz_server **ret_server, fz_core *core, const fz_listener *list
 /** Closes what is open and the loop. @return 0; -EBUSY a handle was left over, a bug of ours */
 int fz_server_free(fz_server *server);
 
-/** Serves until SIGTERM, SIGINT or SIGHUP, then ends all connections. 0 or negative errno. */
+/** Serves until SIGTERM or SIGINT, then ends all connections; SIGHUP reads the default rules again. 0 or negative errno. */
 int fz_server_run(fz_server *server);
 
 #endif

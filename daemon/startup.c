@@ -15,7 +15,7 @@
 
 #include "daemon/adopt.h"
 #include "daemon/core.h"
-#include "daemon/rulefile/rulefile.h"
+#include "daemon/default_rules.h"
 #include "daemon/server.h"
 #include "daemon/startup.h"
 #include "daemon/systemd.h"
@@ -119,27 +119,13 @@ static int lock_state_dir(const fz_log *log, const char *path) {
 
 /* --------------------------------------------------------------------------------------------------------------- rules */
 
-/** What is wrong with a rules file goes to stderr as it is: it has several lines, and a caret. */
 static int read_rules(fz_core *core, const char *path) {
-  fz_rulefile *file = NULL;
-  const int r = fz_rulefile_read(&file, path);
+  const int r = fz_default_rules_read(core, path);
 
-  if (r < 0) {
-    fz_log_write(&core->log, FZ_LOG_ERROR, FZ_LOG_ABOUT(.event = "rules"), "%s: %s", path, strerror(-r));
-    return FZ_EXIT_FAILED;
-  }
-  for (size_t i = 0; i < fz_rulefile_n_messages(file); i++)
-    fprintf(stderr, "%s\n", fz_rulefile_message(file, i)->text);
-  fz_ruleset *ruleset = fz_rulefile_ruleset(file);
-  if (ruleset && fz_rulefile_n_errors(file) == 0) {
-    core->default_rules = fz_ruleset_ref(ruleset);
-    core->default_source = strdup(path);
-  }
-  fz_rulefile_free(file);
-  if (!core->default_rules)
+  if (r == -EINVAL)
     fz_log_write(&core->log, FZ_LOG_ERROR, FZ_LOG_ABOUT(.event = "rules"), "%s has errors: freezerd does not start",
                  path);
-  return core->default_rules ? FZ_EXIT_OK : FZ_EXIT_RULES;
+  return r == 0 ? FZ_EXIT_OK : r == -EINVAL ? FZ_EXIT_RULES : FZ_EXIT_FAILED;
 }
 
 /* ------------------------------------------------------------------------------------------------------------- running */

@@ -89,6 +89,47 @@ def sigint(t):
     orderly_end(t, signal.SIGINT)
 
 
+def rules_file(t, pattern):
+    return t.write("rules.yaml", f"version: 1\nrules:\n  - freeze: [{pattern}]\n")
+
+
+@fz.test("SIGHUP: the rules file is read again, for runs that begin from then on; with an error in it the old rules stay")
+def sighup(t):
+    daemon = t.daemon("--rules", rules_file(t, "a.weight"))
+    control = daemon.connect()
+
+    def again(words):
+        before = daemon.errors().count("SIGHUP")
+        daemon.signal(signal.SIGHUP)
+        fz.wait_until(lambda: daemon.errors().count("SIGHUP") > before, "a word about SIGHUP")
+        check(words in daemon.errors(), f"no '{words}' in the log", daemon.errors())
+
+    def mask_of(run, want):
+        rank = t.trainer(PARAMS, (0, FOREVER), run=run, step_us=300)
+        equal(rank.wait_gen(1)[3], want, f"mask of {run}")
+        return rank
+
+    first = mask_of("first", "011")
+    rules_file(t, "b")
+    again("read " + t.path("rules.yaml"))
+    mask_of("second", "110")
+    equal(first.wait_step(first.step() + 50)[3], "011", "mask of a run that was there before")
+    t.write("rules.yaml", "version: 1\nrules:\n  - frieze: [a]\n")
+    again("stay as they were")
+    check("rules.yaml:3:5" in daemon.errors(), "the place of the error", daemon.errors())
+    mask_of("third", "110")
+    os.unlink(t.path("rules.yaml"))
+    again("No such file")
+    mask_of("fourth", "110")
+    equal(first.terminate(), 0, "exit status")
+    control.require("wait", run="first", **{"for": "detached"}, wait_ms=int(fz.seconds(10) * 1000))
+    mask_of("first", "110")
+    daemon.terminate()
+    daemon = t.daemon("--state-dir", "none")
+    again("no --rules file")
+    daemon.connect().require("ping")
+
+
 @fz.test("readiness: --ready-fd, sd_notify, STOPPING at the end")
 def readiness(t):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
