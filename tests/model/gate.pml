@@ -76,13 +76,15 @@ bool mapped[RANKS];      /* it has the segment */
 bool back[RANKS];        /* a process that came after one that died */
 bool excused[RANKS];     /* its plan has left the ring: it keeps what it has, as it was told */
 bool joined[RANKS];      /* it said ready once */
-bool taken[RANKS];       /* freezerd gave its place to another process */
+bool taken[RANKS];       /* freezerd gave its line and its place to another process, its heir */
+byte heir_held[RANKS];   /* gen of the plan that this one has in force */
 bool stopped[RANKS];
 byte reached[RANKS];     /* the next step that it will begin */
 byte chosen[LAST + 1];   /* 1 + gen that the first rank at this step used; 0: nobody yet */
 byte published[GENS + 1]; /* 1 + active_from of each plan that came into the gate; 0: it did not yet */
 
-#define NEEDS(rank, gen) (mapped[rank] && !taken[rank] && held[rank] < (gen))
+#define NEEDS(rank, gen) \
+  ((mapped[rank] && !taken[rank] && held[rank] < (gen)) || (taken[rank] && heir_held[rank] < (gen)))
 
 #if RANKS == 2
 #define ALL(what) (what(0) && what(1))
@@ -233,6 +235,20 @@ inline fz_run_release(id) {
   }
 }
 
+#define MAY_BE_TAKEN(rank) (taking > 0 && connection[rank] == ATTACHED)
+
+/* The place of a rank that lives goes to another process, which holds nothing yet. */
+inline take_place() {
+  atomic {
+    MAY_BE_TAKEN(0) || MAY_BE_TAKEN(1) ->
+    if
+    :: MAY_BE_TAKEN(0) -> r = 0
+    :: MAY_BE_TAKEN(1) -> r = 1
+    fi;
+    fz_rank_enter(r); taken[r] = true; connection[r] = REFUSED; taking--; r = 0
+  }
+}
+
 #define NEEDS_OLD(rank) NEEDS(rank, slot_gen[g % SLOTS])
 
 /* The check is in front of the first store: a slot that some rank may still choose is never written. */
@@ -320,6 +336,9 @@ end_waits:
     :: atomic { ANY(SAID_HELLO) -> if EACH(PICK, HELLO) fi }; on_hello(r)
     :: atomic { ANY(SAID_READY) -> if EACH(PICK, READY) fi }; on_ready(r)
     :: atomic { ANY(HUNG_UP) -> if EACH(PICK, GONE) fi }; fz_run_release(r)
+#if TAKEN
+    :: take_place()
+#endif
     :: attempt()
     od
   } unless {
@@ -400,8 +419,24 @@ inline fz_segment_choose(step) {
   od
 }
 
+#define fz_rank_is_own(rank) (!taken[rank])
+
 inline fz_rank_hold(gen) {
   line_gen[id] = gen
+}
+
+/* The look whose line it is, and the store: one step here. */
+inline hold(gen) {
+#ifdef HOLD_ANOTHERS_LINE
+  fz_rank_hold(gen)
+#else
+  atomic {
+    if
+    :: fz_rank_is_own(id) -> fz_rank_hold(gen)
+    :: else
+    fi
+  }
+#endif
 }
 
 /* After fz_gate_raise(), which has set newest. */
@@ -414,7 +449,7 @@ inline begin_step(step) {
       held[id] = newest;
       excused[id] = taken[id]
     };
-    fz_rank_hold(newest)
+    hold(newest)
   :: atomic {
       outcome == LOST ->
       assert(back[id] || taken[id]); /* never of a rank that freezerd counts on */
@@ -462,7 +497,7 @@ inline keep() {
   :: !line_pid[id] -> fz_rank_enter(id)
   :: else
   fi;
-  fz_rank_hold(held[id])
+  hold(held[id])
 #endif
 }
 
@@ -550,9 +585,24 @@ end_stopped:
 /* --------------------------------------------------------------------------------------------------------- trouble */
 
 #define MAY_DIE(rank)     (deaths > 0 && joined[rank])
-#define MAY_BE_TAKEN(rank) (taking > 0 && connection[rank] == ATTACHED)
 #define IS_DONE(rank)     (held[rank] == GENS && connection[rank] == ATTACHED)
 #define HAS_GONE_ON(rank) (stopped[rank] || reached[rank] >= STEPS)
+
+#if TAKEN
+/* The process that has the place of a rank that was taken: all of it that matters is which slots it still needs. */
+#define FOLLOWS(rank)                                      \
+  taken[rank] && gate_gen > heir_held[rank] ->             \
+    assert(slot_gen[gate_gen % SLOTS] == gate_gen);        \
+    heir_held[rank] = gate_gen; line_gen[rank] = gate_gen
+
+proctype heir() {
+end_waits:
+  do
+  :: atomic { FOLLOWS(0) }
+  :: atomic { FOLLOWS(1) }
+  od
+}
+#endif
 
 proctype trouble() {
   byte t;
@@ -567,16 +617,6 @@ proctype trouble() {
 #if STOPS
   :: stop_rank[0]!(stops > 0)
   :: stop_rank[1]!(stops > 0)
-#endif
-#if TAKEN
-  :: atomic {
-      MAY_BE_TAKEN(0) || MAY_BE_TAKEN(1) ->
-      if
-      :: MAY_BE_TAKEN(0) -> t = 0
-      :: MAY_BE_TAKEN(1) -> t = 1
-      fi;
-      taken[t] = true; line_pid[t] = false; connection[t] = REFUSED; taking--; t = 0
-    }
 #endif
   /* When nothing moves any more: whoever was not stopped has gone on, and every plan that was wanted is in force. */
   :: timeout ->
@@ -595,6 +635,9 @@ init {
     :: n < RANKS -> run rank(n); n++
     :: else -> break
     od;
+#if TAKEN
+    run heir();
+#endif
     run trouble()
   }
 }

@@ -51,6 +51,7 @@ CASES = [
     gate("slot reused too early", REFUTED, "REUSE_EARLY GENS=4 STEPS=1"),
     gate("gen read before the step is raised", REFUTED, "GEN_BEFORE_RAISE STEPS=2"),
     gate("no second look at the slot's gen", REFUTED, "NO_SECOND_LOOK TAKEN=1 GENS=4 STEPS=1"),
+    gate("a rank writes what it holds into another's line", REFUTED, "HOLD_ANOTHERS_LINE TAKEN=1 GENS=4 STEPS=1"),
     gate("plan published before all have joined", REFUTED, "PLAN_BEFORE_ALL STEPS=2"),
     gate("ready before the gate is raised", REFUTED, "READY_BEFORE_RAISE STEPS=2"),
     gate("a rank that comes back says not what it holds", REFUTED, "KEEP_WITHOUT_HOLD CRASHES=2 STEPS=1 MARGIN=0"),
