@@ -130,6 +130,16 @@ static bool is_repeated(const fz_layers *layers, const struct fz_override_reques
   return false;
 }
 
+/* Puts a new decision, which is consumed and has the next id, at the end of a list. */
+static int append(fz_layers *layers, struct fz_decisions *list, struct fz_decision *decision) {
+  const int r = fz_decisions_append(list, decision);
+  if (r)
+    fz_decision_unref(decision);
+  else
+    layers->next_id++;
+  return r;
+}
+
 static int append_override(fz_layers *layers, const struct fz_override_request *request) {
   const struct fz_decision_parts parts = { .patterns = request->patterns,
                                            .n_patterns = request->n_patterns,
@@ -147,12 +157,7 @@ static int append_override(fz_layers *layers, const struct fz_override_request *
   decision->override.window = request->window;
   decision->override.time_ms = request->time_ms;
   decision->override.id = layers->next_id;
-  r = fz_decisions_append(&layers->overrides, decision);
-  if (r)
-    fz_decision_unref(decision);
-  else
-    layers->next_id++;
-  return r;
+  return append(layers, &layers->overrides, decision);
 }
 
 int fz_layers_add_override(fz_layers *layers, const struct fz_override_request *request, uint64_t step, uint64_t epoch,
@@ -334,12 +339,7 @@ static int append_pin(fz_layers *layers, const struct fz_pin_request *request, c
   decision->pin.value = request->value;
   decision->pin.time_ms = request->time_ms;
   decision->pin.id = layers->next_id;
-  r = fz_decisions_append(&layers->pins, decision);
-  if (r)
-    fz_decision_unref(decision);
-  else
-    layers->next_id++;
-  return r;
+  return append(layers, &layers->pins, decision);
 }
 
 /* What of `mask` neither a pin of a user nor the trainer holds. Rules may go, and what they pin is under them only. */
