@@ -10,7 +10,7 @@ import sys
 
 _here = os.path.dirname(os.path.abspath(__file__))
 _top = os.path.dirname(os.path.dirname(_here))
-_build = os.path.abspath(os.environ.get("top_builddir", _top))
+_build = os.path.abspath(os.environ.get("top_builddir") or ("." if os.path.exists("daemon/freezerd") else _top))
 _environment = os.environ.get("FZ_PYTHON_ENV", os.path.join(_build, "python-env"))
 
 sys.path[:0] = [os.path.join(_top, "tests", "integration"), os.path.join(_top, "client", "python")]

@@ -92,7 +92,7 @@ def attach(
         session._remove_hooks = _hooks.install(session, optimizers)
     if settings.first and session.connected:
         settings.logger.info("%s", session._state.trainable())
-    _names.remember(model, slots)
+    _names.remember(model, slots, session._flags.live)
     if hook:
         session.begin_window(step, epoch)
     return session

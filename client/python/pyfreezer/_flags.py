@@ -47,14 +47,14 @@ class Flags:
         self._slots = slots
         self._on_conflict = on_conflict
         self._warn = warn
-        self._live = bytearray(slot.tensor.requires_grad for slot in slots)
+        self.live = bytearray(slot.tensor.requires_grad for slot in slots)
         self._ours = bytearray(slot.baseline for slot in slots)
         self._theirs: dict[int, bool] = {}
         self.drift = 0
         """How often a flag was found changed by somebody else."""
-        self.trainable = sum(self._live)
+        self.trainable = sum(self.live)
         """How many require a gradient."""
-        self._unwritten = {i for i, (live, ours) in enumerate(zip(self._live, self._ours)) if live != ours}
+        self._unwritten = {i for i, (live, ours) in enumerate(zip(self.live, self._ours)) if live != ours}
 
     def want(self, changes: Iterable[tuple[int, bool]]) -> None:
         """Takes what libfreezer says is to be written."""
@@ -66,18 +66,23 @@ class Flags:
         """Takes a whole mask."""
         self.want(enumerate(flags))
 
+    @property
+    def waiting(self) -> bool:
+        """Whether something is to be written."""
+        return bool(self._unwritten)
+
     def due(self) -> tuple[list[int], list[int]]:
         """What would be frozen and thawed now, in order; nothing is written."""
         self.look(self._unwritten)
         freeze, thaw = [], []
         for index in sorted(self._unwritten):
-            if index not in self._theirs and self._ours[index] != self._live[index]:
+            if index not in self._theirs and self._ours[index] != self.live[index]:
                 (thaw if self._ours[index] else freeze).append(index)
         return freeze, thaw
 
     def write(self, freeze: Iterable[int], thaw: Iterable[int]) -> None:
         """Writes what due() said: the flag, and for what is frozen, no gradient that an optimizer could still apply."""
-        slots, live = self._slots, self._live
+        slots, live = self._slots, self.live
         before = after = 0
         for index in freeze:
             tensor = slots[index].tensor
@@ -100,9 +105,9 @@ class Flags:
         found = []
         for index in indices:
             live = self._slots[index].bind().requires_grad
-            if live != self._live[index]:
-                self.trainable += live - self._live[index]
-                self._live[index] = live
+            if live != self.live[index]:
+                self.trainable += live - self.live[index]
+                self.live[index] = live
                 found.append(index)
         if found and self._on_conflict != "ignore":
             self._settle(found)
@@ -118,7 +123,7 @@ class Flags:
             self._warn(f"somebody else set requires_grad of {names}: Freezer sets it again")
             self._unwritten.update(anew)
             return
-        self._theirs.update((index, bool(self._live[index])) for index in anew)
+        self._theirs.update((index, bool(self.live[index])) for index in anew)
         if self._on_conflict == "warn":
             self._warn(f"somebody else set requires_grad of {names}: Freezer leaves it so until it is set back")
 

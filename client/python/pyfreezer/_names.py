@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ._errors import LayoutError
@@ -125,43 +125,47 @@ def collect(model: torch.nn.Module) -> list[Slot]:
         parameter: Any = owner._parameters[attribute]
         slot = slots.get(id(parameter))
         if slot is None:
+            elements = _elements(name, parameter)
             code = _refusal(parameter)
             slot = slots[id(parameter)] = Slot(
-                name, owner, attribute, parameter, _elements(name, parameter), parameter.requires_grad,
+                name, owner, attribute, parameter, elements, parameter.requires_grad,
                 may_freeze=code, may_train=code,
             )  # fmt: skip
         elif name not in (slot.name, *slot.aliases):
             slot.aliases += (name,)
         if by_name.setdefault(name, slot) is not slot:
             raise LayoutError(f"two parameters would be called '{name}' without their wrappers")
-    _recall(unwrap(model), slots.values())
+    memory = _memories.get(unwrap(model))
+    if memory is not None:
+        for slot in slots.values():
+            memory.recall(slot)
     return list(slots.values())
 
 
 # --- the baseline: within a process that of the first attach, for what nobody changed since ---
 
 
-@dataclasses.dataclass
 class _Memory:
-    baseline: bool
-    written: bool
-    """What Freezer left there last: a flag that is another now was changed by the script, which begins anew."""
+    """Of one model: its baseline, and the flags that Freezer left there last, which `live` goes on to tell."""
+
+    def __init__(self, slots: Sequence[Slot], live: bytearray) -> None:
+        self._index = {slot.name: i for i, slot in enumerate(slots)}
+        self._baseline = [slot.baseline for slot in slots]
+        self._live = live
+
+    def recall(self, slot: Slot) -> None:
+        """A flag that is another than Freezer's was changed by the script, and begins anew."""
+        index = self._index.get(slot.name)
+        if index is not None and self._live[index] == slot.tensor.requires_grad:
+            slot.baseline = self._baseline[index]
 
 
-_memories: weakref.WeakKeyDictionary[torch.nn.Module, dict[str, _Memory]] = weakref.WeakKeyDictionary()
+_memories: weakref.WeakKeyDictionary[torch.nn.Module, _Memory] = weakref.WeakKeyDictionary()
 
 
-def _recall(model: torch.nn.Module, slots: Iterable[Slot]) -> None:
-    known = _memories.get(model, {})
-    for slot in slots:
-        memory = known.get(slot.name)
-        if memory is not None and memory.written == slot.tensor.requires_grad:
-            slot.baseline = memory.baseline
-
-
-def remember(model: torch.nn.Module, slots: Iterable[Slot]) -> None:
-    """Notes the baseline of a model and the flags that it has now, which are Freezer's doing."""
-    _memories[unwrap(model)] = {s.name: _Memory(s.baseline, s.tensor.requires_grad) for s in slots}
+def remember(model: torch.nn.Module, slots: Sequence[Slot], live: bytearray) -> None:
+    """Notes the baseline of a model; `live`, one flag per slot, is kept up to date by the caller."""
+    _memories[unwrap(model)] = _Memory(slots, live)
 
 
 # --- the optimizer ---

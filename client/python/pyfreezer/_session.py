@@ -128,6 +128,7 @@ class Session:
             self._end_restored()
         if result == 1:
             self._flags.want(self._handle.changes())
+        if result == 1 or (self._flags.waiting and self._refusal is None):
             self._flip()
         elif time.monotonic() - self._looked_at > LOOK_SECONDS:
             self.look()
@@ -317,8 +318,7 @@ class Session:
 
     def _ask(self, verb: str, patterns: Patterns, options: Mapping[str, Any]) -> dict:
         if isinstance(self._handle, NoHandle):
-            warn_once(f"{verb}() does nothing: there is no libfreezer")
-            return {}
+            return {}  # the one warning was given when it was looked for
         with self.client as client:
             return getattr(client, verb)(patterns, **{"wait": 0, **options})
 
@@ -346,7 +346,6 @@ class Session:
         if restore:
             self._flags.want_all(slot.baseline for slot in self.slots)
             self._flags.write(*self._flags.due())
-        _names.remember(self.model, self.slots)
         self._finalizer()
         for extension in self.extensions:
             extension.detached()

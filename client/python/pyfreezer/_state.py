@@ -110,7 +110,7 @@ class State:
         frozen = set(state["frozen"])
         if session.generation == 0:
             session._restore(frozen)
-            session._log.info(
+            session._log.debug(
                 "step %s: %d parameters are frozen as in the checkpoint", f"{state['step']:,}", len(frozen)
             )
             return

@@ -1,0 +1,224 @@
+#!/usr/bin/env python3
+"""faults.py - no library, no freezerd, one that comes later, dies or comes back; forks; checkpoints; other layouts."""
+
+import torchenv  # noqa: F401 - first: goes on where torch is
+
+import io
+import os
+import subprocess
+import sys
+
+import fz
+import pyfreezer
+import torch
+from training import Flip, Loop, differing, weights
+
+RULES = {"version": 1, "rules": [{"freeze": ["embed", "layers.0"], "from": {"step": 10}, "until": {"step": 30}}]}
+FLIPS = [Flip(10, p, False) for p in ("embed", "layers.0.")] + [Flip(30, p, True) for p in ("embed", "layers.0.")]
+
+
+def same_as_by_hand(loop, flips=FLIPS):
+    by_hand = Loop(flips=flips).run(loop.steps)
+    fz.equal(differing(weights(loop.model), weights(by_hand.model)), [], "differences from the run by hand")
+
+
+@fz.test("without a library every call is taken, training goes on, and one warning says so")
+def test_no_library(scene):
+    program = """
+import pyfreezer, torch
+model = torch.nn.Linear(2, 2)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+for _ in range(2):
+    with pyfreezer.attach(model, optimizer, rules={"version": 1, "rules": []}) as session:
+        for _ in range(3):
+            model(torch.ones(1, 2)).sum().backward()
+            optimizer.step()
+        assert session.freeze("weight") == {} and session.unfreeze("weight") == {}
+        session.metric("loss", 1.0)
+        assert session.position == (3, 0) and session.frozen == [] and not session.connected
+        session.load_state_dict(session.state_dict())
+        session.rewind(0)
+        session.summary()
+"""
+    env = dict(scene.env, FREEZER_LIBRARY=scene.path("none.so"))
+    run = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True)
+    fz.equal(run.returncode, 0, f"exit status\n{run.stderr}\n")
+    fz.equal(run.stdout, "", "standard output")
+    fz.equal(run.stderr.count("Freezer:"), 1, f"warnings: {run.stderr}")
+    fz.check("none.so" in run.stderr, "what was tried is told", run.stderr)
+    run = subprocess.run(
+        [sys.executable, "-c", program], env=dict(env, FREEZER_REQUIRE="1"), capture_output=True, text=True
+    )
+    fz.check(run.returncode != 0 and "FREEZER_REQUIRE" in run.stderr, "an error where Freezer is required", run.stderr)
+
+
+@fz.test("a library that is none, or too old, is taken for none")
+def test_wrong_library(scene):
+    scene.write("old.so", "")
+    env = dict(scene.env, FREEZER_LIBRARY=scene.path("old.so"))
+    program = "import pyfreezer._library as l; print(l.load())"
+    run = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True)
+    fz.equal(run.stdout.strip(), "None", f"the library: {run.stderr}")
+    env["FREEZER_LIBRARY"] = "libc.so.6"
+    run = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True)
+    fz.equal(run.stdout.strip(), "None", f"the library: {run.stderr}")
+
+
+@fz.test("without freezerd training goes on, commands say that there is none; when it comes, its word holds")
+def test_later(scene):
+    loop = Loop()
+    with pyfreezer.attach(loop.model, loop.optimizer, socket=scene.socket, run="later") as session:
+        loop.run(5)
+        try:
+            session.freeze("embed")
+            raise fz.Failure("no error")
+        except pyfreezer.NotConnected:
+            pass
+        scene.daemon()
+        while not session.connected:
+            loop.step()
+        step = loop.while_running(scene, "freeze", "embed").data["step"]
+        loop.run(step + 5)
+        fz.check(session.is_frozen("embed"), "frozen")
+    same_as_by_hand(loop, [Flip(step, "embed", False)])
+
+
+@fz.test("freezerd killed and started again: what was planned holds to the step, what was confirmed stays")
+def test_killed(scene):
+    daemon = scene.daemon()
+    loop = Loop()
+    with pyfreezer.attach(loop.model, loop.optimizer, socket=scene.socket, run="killed", rules=RULES) as session:
+        loop.run(5)
+        daemon.kill()
+        loop.run(20)
+        fz.check(session.is_frozen("embed") and not session.is_frozen("layers.1"), "the plan goes on without freezerd")
+        scene.daemon()
+        while not session.connected:
+            loop.step()
+        loop.run(max(loop.steps, 40))
+    same_as_by_hand(loop)
+
+
+@fz.test("a forked child is inert: what it does with the model reaches nobody")
+def test_fork(scene):
+    scene.daemon()
+    loop = Loop()
+    with pyfreezer.attach(loop.model, loop.optimizer, socket=scene.socket, run="fork") as session:
+        loop.run(5)
+        child = os.fork()
+        if child == 0:
+            try:
+                loop.run(50)
+                os._exit(0 if session.frozen == [] else 2)
+            finally:
+                os._exit(3)
+        fz.equal(os.waitpid(child, 0)[1], 0, "status of the child")
+        step = loop.while_running(scene, "freeze", "embed").data["step"]
+        fz.check(step < 50, "the parent's steps count", step)
+
+
+@fz.test("a checkpoint resumed in a new process is equal to the bit with the run that went through")
+def test_resume(scene):
+    scene.daemon()
+    loop = Loop()
+    session = pyfreezer.attach(loop.model, loop.optimizer, socket=scene.socket, run="resume", rules=RULES)
+    loop.run(7)
+    step = loop.while_running(scene, "freeze", "head.bias").data["step"]
+    loop.run(20)
+    kept = io.BytesIO()
+    torch.save(
+        (loop.model.state_dict(), loop.optimizer.state_dict(), loop.data.get_state(), session.state_dict()), kept
+    )
+    state = session.state_dict()
+    fz.equal((state["step"], state["epoch"]), (20, 0), "where the state was taken")
+    fz.check({"embed.weight", "layers.0.linear.bias", "head.bias"} <= set(state["frozen"]), "frozen names", state)
+    loop.run(40)
+    session.detach()
+
+    def resumed(**words):
+        again = Loop(seed=5)
+        kept.seek(0)
+        model, optimizer, data, freezer = torch.load(kept, weights_only=True)
+        again.model.load_state_dict(model)
+        again.optimizer.load_state_dict(optimizer)
+        again.data.set_state(data)
+        again.steps = freezer["step"]
+        with pyfreezer.attach(again.model, again.optimizer, **words) as session:
+            session.load_state_dict(freezer)
+            fz.equal(session.position, (20, 0), "where it goes on")
+            fz.equal(session.frozen, freezer["frozen"], "frozen after loading")
+            again.run(29)
+            fz.equal(session.frozen, freezer["frozen"], "frozen later")
+            return again, session
+
+    again, _ = resumed(socket=scene.socket, run="resume")
+    with pyfreezer.attach(again.model, again.optimizer, socket=scene.socket, run="resume", step=29):
+        again.run(40)
+    fz.equal(differing(weights(again.model), weights(loop.model)), [], "differences from the run that went through")
+    same_as_by_hand(loop, [*FLIPS, Flip(step, "head.bias", False)])
+    resumed(socket=scene.path("nobody"), log="quiet")
+
+
+@fz.test("flags of a checkpoint hold without freezerd, until one comes whose word they give way to")
+def test_restored(scene):
+    loop = Loop()
+    with pyfreezer.attach(loop.model, loop.optimizer, socket=scene.socket, run="restored") as session:
+        state = {**session.state_dict(), "step": 5, "frozen": ["embed.weight", "head.bias"]}
+        session.load_state_dict(state)
+        loop.steps = 5
+        loop.run(8)
+        fz.equal(session.frozen, ["embed.weight", "head.bias"], "frozen without freezerd")
+        scene.daemon()
+        while session.generation == 0:
+            loop.step()
+        fz.equal(session.frozen, [], "frozen by freezerd's plan")
+
+
+@fz.test("a state of another model, or of a later version, is an error")
+def test_wrong_state(_scene):
+    loop = Loop()
+    with pyfreezer.attach(loop.model, loop.optimizer, socket="/nonexistent", log="quiet") as session:
+        state = session.state_dict()
+        for wrong, word in (
+            ({**state, "frozen": ["nose.weight"]}, "nose.weight"),
+            ({**state, "version": 2}, "version 2"),
+        ):
+            try:
+                session.load_state_dict(wrong)
+                raise fz.Failure(f"no error about {word}")
+            except pyfreezer.FreezerError as error:
+                fz.check(word in str(error), "the error says what is wrong", str(error))
+
+
+@fz.test("going back in time: rewind() gives the mask of that step")
+def test_rewind(scene):
+    scene.daemon()
+    loop = Loop()
+    with pyfreezer.attach(loop.model, loop.optimizer, socket=scene.socket, run="rewind", rules=RULES) as session:
+        loop.run(35)
+        fz.equal(session.frozen, [], "frozen behind the window of the rule")
+        session.rewind(12)
+        fz.check(session.is_frozen("embed"), "frozen within it")
+        loop.run(35 + 17)
+        fz.check(session.is_frozen("embed"), "frozen at step 29")
+        loop.step()
+        fz.check(not session.is_frozen("embed"), "trains from step 30 on")
+
+
+@fz.test("rules with mistakes are told, and rules that are no JSON are an error that names the file")
+def test_rules(scene):
+    scene.daemon()
+    loop = Loop()
+    path = scene.write("rules.yaml", "version: 1\n")
+    try:
+        pyfreezer.attach(loop.model, loop.optimizer, socket=scene.socket, rules=path)
+        raise fz.Failure("no error")
+    except pyfreezer.RulesError as error:
+        fz.check(path in str(error) and "freezerctl" in str(error), "file and cure", str(error))
+    path = scene.write("rules.json", '{"version": 1, "rules": [{"freeze": ["embed"]}]}')
+    with pyfreezer.attach(loop.model, loop.optimizer, socket=scene.socket, rules=path) as session:
+        fz.equal(session.frozen, ["embed.weight", "embed.bias"], "frozen in the first window")
+
+
+if __name__ == "__main__":
+    fz.main()
