@@ -1,11 +1,13 @@
 # security.py - who is served by whom: users, groups, the read-only socket; folders and files that others could touch.
+import fcntl
+import json
 import os
 import stat
 import subprocess
 
 import fz
 from fz import check, equal
-from rank import Rank
+from rank import Rank, applied, full, run_of, settle
 
 FOREVER = 10**9
 NOBODY, GROUP, OTHER_UID = 65534, 54321, 54322
@@ -89,6 +91,113 @@ def group(t):
     result = ctl_as(t, OTHER_UID, NOBODY, "status", groups=(7, 9))
     equal(result.status, 5, f"no member, let in by the mode {result!r}")
     check(f"members of group {GROUP}" in result.err, "whom it serves", result)
+
+
+def as_member(function):
+    """What `function` returns in a process of another user who is in the group; None if it failed."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups([])
+            os.setgid(GROUP)
+            os.setuid(OTHER_UID)
+            os.write(writer, json.dumps(function()).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, encoding="utf-8") as pipe:
+        text = pipe.read()
+    os.waitpid(child, 0)
+    return json.loads(text) if text else None
+
+
+def hand_over(t, fd, rank=0):
+    """Hands back a segment that is locked as a living rank does it; tells what came, then cuts the file short."""
+    fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, rank)
+    back = Rank(t, resumes=True)
+    back.send("resume", fds=[fd], incarnation=1, gen=1, step=5, epoch=0)
+    first = back.expect("need", "welcome", "error")["type"]
+    if first == "need":
+        back.send("params", first=0, params=full(back.params))
+        back.expect("welcome")
+    owner, same = os.fstat(back.fds[-1]).st_uid, os.fstat(back.fds[-1]).st_ino == os.fstat(fd).st_ino
+    back.ready(step=5)
+    os.ftruncate(fd, 0)
+    return [first, owner, same]
+
+
+def dead_segment(t):
+    """The bytes of a segment, whose run, rank and freezerd are gone, and its name."""
+    daemon = t.daemon("--socket-group", str(GROUP))
+    reachable(t)
+    os.chmod(t.socket, 0o660)
+    rank = Rank(t)
+    name = rank.attach(step=5)["segment"]
+    applied(rank, 1, 5)
+    settle(daemon.connect())
+    with open("/dev/shm" + name, "rb") as file:
+        content = file.read()
+    daemon.kill()
+    rank.close()
+    return content, name
+
+
+@fz.test("a segment that another member of the group made is not carried on, neither handed over nor by its name")
+def foreign_segment(t):
+    need_root()
+    content, name = dead_segment(t)
+
+    def hand_over_copy():
+        fd = os.memfd_create("copy", os.MFD_CLOEXEC)
+        os.fchmod(fd, 0o600)
+        os.write(fd, content)
+        return hand_over(t, fd)
+
+    daemon = t.daemon("--socket-group", str(GROUP))
+    equal(as_member(hand_over_copy), ["need", 0, False], "what a foreign segment led to")
+    control = daemon.connect()
+    equal((run_of(control)["gen"], run_of(control)["incarnation"]), (1, 2), "gen and incarnation")
+    control.change("freeze", "a", wait=0)
+    daemon.kill()
+
+    def plant():
+        fd = os.open("/dev/shm" + name, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        os.write(fd, content)
+        return True
+
+    check(as_member(plant), "the segment was not planted")
+    t.segments.add("/dev/shm" + name)
+    planted = os.open("/dev/shm" + name, os.O_RDWR)
+    fcntl.lockf(planted, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 0)
+    daemon = t.daemon("--socket-group", str(GROUP))
+    rank = Rank(t)
+    equal(rank.expect("need", "welcome")["type"], "need", "what a planted segment led to")
+    rank.send("params", first=0, params=full(rank.params))
+    check(rank.expect("welcome")["segment"] != name, "the name of a planted segment")
+    rank.ready()
+    os.ftruncate(planted, 0)
+    os.close(planted)
+    equal(daemon.connect().require("status")["status"]["gen"], 1, "gen")
+    equal(daemon.terminate(), 0, "exit status")
+    check(os.path.exists("/dev/shm" + name), "somebody else's file was removed")
+
+
+@fz.test("the same bytes, made by the daemon's own user, are carried on")
+def own_segment(t):
+    need_root()
+    content, _ = dead_segment(t)
+    fd = os.memfd_create("copy", os.MFD_CLOEXEC)
+    os.fchmod(fd, 0o600)
+    os.write(fd, content)
+    fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 0)
+    control = t.daemon("--socket-group", str(GROUP)).connect()
+    back = Rank(t, resumes=True)
+    back.send("resume", fds=[fd], incarnation=1, gen=1, step=5, epoch=0)
+    equal(back.expect("need", "welcome")["type"], "welcome", "what an own segment led to")
+    equal(os.fstat(back.fds[-1]).st_ino, os.fstat(fd).st_ino, "the segment that came")
+    back.ready(step=6)
+    equal((run_of(control)["gen"], run_of(control)["incarnation"]), (1, 1), "gen and incarnation")
 
 
 @fz.test("--socket-group of a group that is not there: exit 2, with a hint")
