@@ -32,7 +32,7 @@ void wire_free(struct wire *wire) {
   wire->text = NULL;
 }
 
-static fz_json *parse(const char *line) {
+fz_json *wire_parse(const char *line) {
   fz_json *root = NULL;
   char why[200] = "";
   ck_assert_msg(fz_json_parse(&root, line, strlen(line), why, sizeof(why)) == 0, "%s: %s", why, line);
@@ -41,7 +41,7 @@ static fz_json *parse(const char *line) {
 
 /* The line with the field as `json` (NULL: without it). The caller frees it. */
 static char *with_field(const char *line, const char *name, const char *json) {
-  fz_json *root = parse(line);
+  fz_json *root = wire_parse(line);
   fz_json_writer writer = { .max = 4 * FZ_LINE_MAX };
   fz_write_begin_object(&writer, NULL);
   for (const fz_json *item = fz_json_first(root); item != NULL; item = fz_json_next(item))
@@ -59,7 +59,7 @@ static char *with_field(const char *line, const char *name, const char *json) {
 
 static void expect(const char *line, const struct wire_field *field, const char *json, bool good, wire_decode *decode) {
   char *changed = with_field(line, field->name, json);
-  fz_json *root = parse(changed);
+  fz_json *root = wire_parse(changed);
   fz_field_error error;
   const int r = decode(root, &error);
   if (good)
@@ -171,6 +171,33 @@ void wire_try_truncations(const char *line) {
     ck_assert_str_ne(why, "");
     free(exact);
   }
+}
+
+void wire_try_anything(const struct wire *wire, uint64_t seed, wire_decode *decode, void (*good)(const fz_json *root)) {
+  uint64_t state = seed;
+  unsigned outcomes[4] = { 0 };
+  for (int i = 0; i < 30000; i++) {
+    char *line = strdup(wire->lines[wire_random(&state) % wire->count]);
+    ck_assert_ptr_nonnull(line);
+    const size_t length = strlen(line);
+    const char *other = wire->lines[wire_random(&state) % wire->count];
+    for (uint64_t n = wire_random(&state) % 3; n > 0; n--)
+      line[wire_random(&state) % length] = other[wire_random(&state) % strlen(other)];
+    fz_json *root = NULL;
+    if (fz_json_parse(&root, line, length, NULL, 0) == 0) {
+      fz_field_error error;
+      const int r = decode(root, &error);
+      ck_assert_int_eq(fz_field_error_is_set(&error), r != 0);
+      outcomes[r]++;
+      if (r == 0 && good != NULL)
+        good(root);
+      fz_json_free(root);
+    }
+    free(line);
+  }
+  ck_assert_uint_gt(outcomes[0], 1000);
+  ck_assert_uint_gt(outcomes[FZ_DECODE_FIELD], 100);
+  ck_assert_uint_gt(outcomes[FZ_DECODE_UNKNOWN], 100);
 }
 
 uint64_t wire_random(uint64_t *state) {

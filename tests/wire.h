@@ -21,6 +21,9 @@ struct wire {
 void wire_load(struct wire *wire, const char *name);
 void wire_free(struct wire *wire);
 
+/** Parses a line, or fails the test. */
+fz_json *wire_parse(const char *line);
+
 /** What a field must be; decides which values are wrong for it. */
 enum wire_kind { WIRE_INTEGER, WIRE_BOOL, WIRE_STRING, WIRE_TEXT, WIRE_HASH, WIRE_OBJECT, WIRE_ARRAY, WIRE_WORD };
 
@@ -40,6 +43,13 @@ typedef int wire_decode(const fz_json *root, fz_field_error *error);
  * range; and at both ends of its range, where it is right. Fails the test with the line that was treated wrongly.
  */
 void wire_try_field(const char *line, const struct wire_field *field, wire_decode *decode);
+
+/**
+ * Decodes lines of which up to two bytes come from another line, so that much of it still is JSON. Fails unless the error
+ * is set just when the outcome is not 0, and unless good lines, wrong fields and unknown kinds are all met often.
+ * @param good  called with each line that was taken; may be NULL
+ */
+void wire_try_anything(const struct wire *wire, uint64_t seed, wire_decode *decode, void (*good)(const fz_json *root));
 
 /** Fails unless every proper beginning of the line is refused as a whole. */
 void wire_try_truncations(const char *line);
