@@ -426,6 +426,10 @@ static void accept_change(struct trial *trial) {
   trial->pending = pending; /* on loan: it is the run's, and nothing can have applied it yet */
   say_accepted(trial);
   trial->pending = NULL;
+  if (waiter && !fz_run_lives(run)) {
+    fz_waiter_free(waiter); /* for a launch that may never come */
+    waiter = NULL;
+  }
   if (!waiter) {
     answer_now(trial, pending, false);
     return;

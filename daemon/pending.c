@@ -397,12 +397,20 @@ void fz_pendings_requeue(fz_run *run) {
   }
 }
 
+void fz_pendings_run_ended(fz_run *run) {
+  for (fz_pending *pending = run->pendings; pending; pending = pending->next)
+    if (pending->waiter)
+      fz_waiter_change_done(pending->waiter);
+}
+
 /* ----------------------------------------------------------------------------------------------------- the answer */
 
 static char *why_missing(const fz_run *run, uint32_t rank, const fz_pending *pending) {
   const struct fz_rank *state = &run->ranks[rank];
   char number[FZ_COUNT_SIZE];
 
+  if (!run->live)
+    return strdup("the run has ended; its next launch begins with the change");
   if (!state->trainer)
     return strdup(fz_run_rank_lives(run, rank) ? "not connected" : "not there");
   if (!state->attached)

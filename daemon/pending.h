@@ -21,6 +21,9 @@
  *   applied     every rank has: it is answered, and kept only as history
  *   superseded  a later one replaced it before it was published: answered so, never as applied
  *
+ * They are the run's, not the launch's: what is queued when the last rank has gone is in the first plan of the next
+ * launch, and applied when its ranks have that. Nobody waits that long: who does is answered when the run ends.
+ *
  * A new incarnation puts what was published and not applied back into the queue: gens begin again.
  */
 
@@ -119,6 +122,8 @@ void fz_pendings_taken(fz_run *run, uint64_t gen, uint64_t step);
 void fz_pendings_check(fz_run *run);
 /** Back into the queue: a new incarnation begins. */
 void fz_pendings_requeue(fz_run *run);
+/** No rank is left: who waits is answered. The changes stay queued, and are in the first plan of the next launch. */
+void fz_pendings_run_ended(fz_run *run);
 
 /** Whether it is not over and this rank has not applied it. */
 bool fz_pending_waits_for(const fz_pending *pending, uint32_t rank);

@@ -82,6 +82,35 @@ def started_again(t):
     check(control.require("rules_show")["rules"], "the rules are gone")
 
 
+@fz.test("a change that waits when its run ends is answered then, and is in the first plan of the next launch")
+def ends_meanwhile(t):
+    control = t.daemon().connect()
+    ranks = t.trainers(SMALL, (0, FOREVER), 2, step_us=300, env=launch("job", 0))
+    control.wait_attached()
+    ranks[1].stop()
+    waits = [control.send("freeze", patterns=["a.bias"], wait_ms=10**7),
+             control.send("freeze", patterns=["b"], **{"for": 10**6}, yes=True, wait_ms=10**7)]
+    for number in waits:
+        control.accepted(number)
+    ranks[1].kill()
+    equal(ranks[0].terminate(), 0, "exit status")
+    for number in waits:
+        answer = control.answer(number)
+        equal((answer["ok"], answer["applied"], answer["ranks"]), (True, False, 0), "the answer at the end of the run")
+        equal([m["rank"] for m in answer["missing"]], [0, 1], "who has not applied it")
+        check("next launch" in answer["missing"][0]["reason"], "why", answer["missing"])
+    result = t.ctl("freeze", "a.weight", "-y", "--force")
+    equal(result.status, 8, f"exit status of a change of a run that has ended {result!r}")
+    check("next launch" in result.out + result.err, "what becomes of it", result)
+    equal(control.require("status")["status"]["pending"], 3, "changes that wait")
+    control.require("auto", patterns=["a.weight"])
+    again = t.trainers(SMALL, (50, FOREVER), 2, step_us=300, env=launch("job", 1))
+    for rank in again:
+        rank.wait_gen(1)
+        equal(rank.batches()[0][2:], (1, "100"), f"first batch of {rank.name} in the next launch")
+    check(control.require("wait", **{"for": "idle"}, wait_ms=int(fz.seconds(10) * 1000))["met"], "still pending")
+
+
 @fz.test("an attempt of the same job while the last one still trains: the old ranks keep their mask, the new ones rule")
 def attempt(t):
     control = t.daemon().connect()
