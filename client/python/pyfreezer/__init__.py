@@ -15,7 +15,8 @@ Parts, and who owns what
     _thaw        thawed(), and its two halves for adapters
     _norms       norm="eval"
     _state       sentences, summary, checkpoints
-    _extension   Extension: how an adapter takes part
+    _extension   Extension: how an adapter takes part; _adapters: which of those here a model needs
+    _ddp         DDP's reducers follow the flags; _reducer: how one is built anew
     _handle      a freezer_t of libfreezer, or what stands for it where there is none
     _library     finding and typing libfreezer
     _client      Client: the control protocol, as freezerctl speaks it; _places: where the socket is

@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Callable, Union
 
-from . import _hooks, _library, _log, _names
+from . import _adapters, _hooks, _library, _log, _names
 from ._errors import FreezerError, NotCovered, RulesError
 from ._extension import Extension
 from ._flags import Change
@@ -44,6 +44,7 @@ def attach(
     framework: str = "pytorch",
     timeout: float | None = None,
     extensions: Sequence[Extension] = (),
+    rewrap: Callable[[torch.nn.Module], torch.nn.Module] | None = None,
     on_change: Callable[[Change], None] | None = None,
     log: str | logging.Logger = "auto",
 ) -> Session:
@@ -65,7 +66,8 @@ def attach(
     rank, world      this process and how many attach on this machine; without them from the environment
     job, attempt     which start of the job this is; without them from the scheduler
     timeout          seconds to wait for a freezerd that is there; one that is not there is never waited for
-    extensions       see pyfreezer.Extension
+    extensions       see pyfreezer.Extension; those for DDP and the like are found by themselves
+    rewrap           wraps the bare model in DDP anew and returns the wrapper, where Freezer cannot correct it in place
     on_change        called with each Change, in the training thread
 
     Returns at once where there is no freezerd or no libfreezer: training goes on as it is, and the session attaches
@@ -83,6 +85,7 @@ def attach(
     slots = _names.collect(model)
     if optimizers:
         _check_coverage(slots, optimizers, uncovered, settings)
+    extensions = _adapters.choose(model, slots, extensions, rewrap)
     for extension in extensions:
         extension.register(slots)
     session = Session(_names.unwrap(model), optimizers, slots, _open(where, slots, settings), settings, extensions)
