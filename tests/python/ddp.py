@@ -4,12 +4,17 @@
 import torchenv  # noqa: F401 - first: goes on where torch is
 
 import torch
+import torch.distributed as dist
+from torch.distributed.algorithms.ddp_comm_hooks import powerSGD_hook
 from torch.nn.parallel import DistributedDataParallel
 
 import fz
 import pyfreezer
-from gloo import Ranks, check_equal
+from gloo import Ranks, check_equal, hash_of
 from training import OPTIMIZERS, WIDTH, Model, differing, weights
+
+REDUCED = []
+"""In a rank with the hook `counting`: how many elements were reduced in this step, by bucket."""
 
 NAMES = [name for name, _ in Model().named_parameters()]
 
@@ -22,29 +27,37 @@ def batches(rank, seed=7):
         yield batch, batch.sum(1, keepdim=True)
 
 
-def build(wrap=None, optimizer="adamw", frozen=(), thawed=True, **ddp):
-    """A model with `frozen` prefixes frozen before it is wrapped, and its optimizer with everything in it."""
+def make(optimizer="adamw", frozen=()):
+    """A model in which what begins with one of `frozen` is, and its optimizer, which has everything."""
     torch.manual_seed(1)
     model = Model()
-    optimizer = OPTIMIZERS[optimizer](model.parameters())
     for name, parameter in model.named_parameters():
-        parameter.requires_grad = not name.startswith(tuple(frozen)) if frozen else True
+        parameter.requires_grad = not name.startswith(tuple(frozen))
+    return model, OPTIMIZERS[optimizer](model.parameters())
+
+
+def build(optimizer="adamw", frozen=(), thawed=True, hook=None, **ddp):
+    """The same, wrapped while it was thawed or as it is."""
+    model, optimizer = make(optimizer, frozen)
     if thawed:
         with pyfreezer.thawed(model):
             wrapped = DistributedDataParallel(model, **ddp)
     else:
         wrapped = DistributedDataParallel(model, **ddp)
-    return wrap(wrapped) if wrap else wrapped, optimizer
+    if hook:
+        hook(wrapped)
+    return wrapped, optimizer
 
 
-def train(rank, run="ddp", accumulate=1, **options):
+def train(rank, run="ddp", accumulate=1, bare=False, **options):
     """One rank: trains until the test says so."""
     rank.init()
     wrapped, optimizer = build(**options)
-    session = pyfreezer.attach(wrapped, optimizer, run=run)
+    session = pyfreezer.attach(wrapped.module if bare else wrapped, optimizer, run=run)
     data = batches(rank.rank)
     step = 0
     while True:
+        REDUCED.clear()
         for micro in range(accumulate):
             batch, target = next(data)
             wrapped.require_backward_grad_sync = micro == accumulate - 1
@@ -52,11 +65,50 @@ def train(rank, run="ddp", accumulate=1, **options):
         frozen, before = session.frozen, weights(session.model)  # of this step: the hook is behind the optimizer's
         optimizer.step()
         optimizer.zero_grad()
-        rank.note_step(step, session.model, during=frozen, moved=differing(before, weights(session.model)))
+        moved = differing(before, weights(session.model))
+        rank.note_step(step, session.model, during=frozen, moved=moved, reduced=sum(REDUCED))
         step += 1
         if rank.last_step():
             break
     session.detach()
+
+
+def counting(wrapped):
+    """A communication hook that notes what is reduced; it keeps nothing else."""
+
+    def hook(_state, bucket):
+        REDUCED.append(bucket.buffer().numel())
+        dist.all_reduce(bucket.buffer().div_(dist.get_world_size()))
+        future = torch.futures.Future()
+        future.set_result(bucket.buffer())
+        return future
+
+    wrapped.register_comm_hook(None, hook)
+
+
+def by_hand(flips, steps, accumulate=1, **options):
+    """Hashes of what two ranks must have after each step: the same training without DDP, with these flips."""
+    model, optimizer = make(**options)
+    data = [batches(0), batches(1)]
+    hashes = []
+    for step in range(steps):
+        for at, prefixes, requires_grad in flips:
+            for name, parameter in model.named_parameters():
+                if at == step and name.startswith(prefixes):
+                    parameter.requires_grad, parameter.grad = requires_grad, None
+        gradients = []
+        for rank in range(2):
+            for _ in range(accumulate):
+                batch, target = next(data[rank])
+                (model(batch) - target).square().mean().backward()
+            gradients.append([p.grad for p in model.parameters()])
+            optimizer.zero_grad()
+        for parameter, one, other in zip(model.parameters(), *gradients):
+            parameter.grad = one / 2 + other / 2 if parameter.requires_grad else None
+        optimizer.step()
+        optimizer.zero_grad()
+        hashes.append(hash_of(model))
+    return hashes
 
 
 def change(scene, *words):
@@ -67,10 +119,12 @@ def change(scene, *words):
     return result.data["step"]
 
 
-def live(scene, world, **options):
-    """Freezes, unfreezes and freezes others while it trains; what all ranks noted, and the steps of the changes."""
-    scene.daemon()
-    ranks = Ranks(scene, world, train, **options)
+def live(scene, world, accumulate=1, optimizer="adamw", frozen=(), **options):
+    """
+    Freezes, unfreezes and freezes others while it trains. What all ranks noted, and the steps of the changes; two ranks
+    must have what the training by hand has.
+    """
+    ranks = Ranks(scene, world, train, accumulate=accumulate, optimizer=optimizer, frozen=frozen, **options)
     ranks.wait_step(3)
     at = [change(scene, "freeze", "layers.{0..1}", "embed")]
     ranks.wait_step(at[-1] + 3)
@@ -78,7 +132,19 @@ def live(scene, world, **options):
     ranks.wait_step(at[-1] + 3)
     at.append(change(scene, "freeze", "head", "layers.3"))
     ranks.wait_step(at[-1] + 3)
-    return finish(ranks), at
+    steps = finish(ranks)
+    if world == 2:
+        flips = [
+            (at[0], ("layers.0.", "layers.1.", "embed."), False),
+            (at[1], ("layers.0.",), True),
+            (at[2], ("head.", "layers.3."), False),
+        ]
+        want = by_hand(flips, len(steps), accumulate, optimizer=optimizer, frozen=frozen)
+        got = [steps[step][0]["hash"] for step in range(len(steps))]
+        fz.equal(
+            [i for i, pair in enumerate(zip(got, want)) if pair[0] != pair[1]], [], "steps that differ from by hand"
+        )
+    return steps, at
 
 
 def finish(ranks):
@@ -97,6 +163,7 @@ for _world in (2, 4):
 
         @fz.test(f"{_world} ranks, find_unused_parameters={_unused}: equal after every step", limit=300)
         def test_live(scene, world=_world, unused=_unused):
+            scene.daemon()
             steps, (freeze, thaw, other) = live(scene, world, find_unused_parameters=unused)
             fz.check("embed.weight" not in steps[freeze - 1][0]["during"], "nothing is frozen before its step")
             fz.check("layers.0.linear.weight" in steps[freeze][0]["during"], "all is frozen from its step on")
@@ -108,6 +175,17 @@ for _world in (2, 4):
 
 for _unused in (False, True):
 
+    @fz.test(f"SGD with momentum in windows of 3 with no_sync, find_unused_parameters={_unused}", limit=300)
+    def test_no_sync(scene, unused=_unused):
+        scene.daemon()
+        live(scene, 2, optimizer="sgd", accumulate=3, find_unused_parameters=unused)
+
+    @fz.test(f"frozen when it was attached and thawed when it was wrapped, find_unused_parameters={_unused}", limit=300)
+    def test_thawed_at_wrap(scene, unused=_unused):
+        scene.daemon()
+        steps, _ = live(scene, 2, frozen=["layers.2"], find_unused_parameters=unused)
+        fz.check("layers.2.norm.bias" in steps[0][0]["during"], "the baseline")
+
     @fz.test(f"frozen when it was wrapped, find_unused_parameters={_unused}: reduced when it is thawed", limit=300)
     def test_frozen_at_wrap(scene, unused=_unused):
         scene.daemon()
@@ -118,6 +196,184 @@ for _unused in (False, True):
         steps = finish(ranks)
         fz.check("embed.weight" in steps[at - 1][0]["during"], "frozen at first")
         fz.equal(steps[at][0]["during"], [], "frozen in the end")
+
+
+@fz.test("gradient_as_bucket_view, and the bare model handed to attach()", limit=300)
+def test_bare(scene):
+    scene.daemon()
+    live(scene, 2, bare=True, gradient_as_bucket_view=True)
+
+
+@fz.test("a communication hook is kept, and what is frozen is no longer reduced", limit=300)
+def test_hook(scene):
+    scene.daemon()
+    steps, _ = live(scene, 2, hook=counting)
+    elements = {name: parameter.numel() for name, parameter in Model().named_parameters()}
+    for step, (note, _) in steps.items():
+        fz.equal(note["reduced"], sum(elements[name] for name in note["moved"]), f"elements reduced in step {step}")
+
+
+@fz.test("torch's own hook in C++ is kept", limit=300)
+def test_builtin_hook(scene):
+    scene.daemon()
+    ranks = Ranks(scene, 2, train_with_half)
+    ranks.wait_step(2)
+    at = change(scene, "freeze", "layers.0")
+    ranks.wait_step(at + 3)
+    for notes in ranks.stop().values():
+        fz.equal([note["hook"] for note in notes], ["BuiltinCommHookType.FP16_COMPRESS"] * 2, "the hook")
+
+
+def train_with_half(rank):
+    rank.init()
+    wrapped, optimizer = build()
+    wrapped._register_builtin_comm_hook(dist.BuiltinCommHookType.FP16_COMPRESS)
+    session = pyfreezer.attach(wrapped, optimizer, run="ddp")
+    data = batches(rank.rank)
+    for step in range(10**9):
+        batch, target = next(data)
+        (wrapped(batch) - target).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        rank.note_step(step, session.model, hook=wrapped._get_ddp_logging_data()["comm_hook"])
+        if rank.last_step():
+            return
+
+
+def power_sgd(wrapped):
+    state = powerSGD_hook.PowerSGDState(None, matrix_approximation_rank=1, start_powerSGD_iter=2)
+    wrapped.register_comm_hook(state, powerSGD_hook.powerSGD_hook)
+
+
+@fz.test("PowerSGD, which keeps something for each bucket, begins anew", limit=300)
+def test_power_sgd(scene):
+    scene.daemon()
+    ranks = Ranks(scene, 2, train, hook=power_sgd)
+    ranks.wait_step(6)
+    at = change(scene, "freeze", "layers.{0..1}", "embed")
+    ranks.wait_step(at + 6)
+    at = change(scene, "unfreeze", "layers.0")
+    ranks.wait_step(at + 6)
+    finish(ranks)
+
+
+# --- faults ---
+
+
+@fz.test("freezerd killed and started again: training goes on, and goes on being controlled", limit=300)
+def test_restart(scene):
+    daemon = scene.daemon()
+    ranks = Ranks(scene, 2, train)
+    ranks.wait_step(3)
+    frozen_at = change(scene, "freeze", "layers.0")
+    daemon.kill()
+    gone_at = max(note["step"] for note in (ranks.notes(0)[-1], ranks.notes(1)[-1]))
+    ranks.wait_step(gone_at + 10)
+    scene.daemon()
+    thawed_at = change(scene, "unfreeze", "layers.0")
+    ranks.wait_step(thawed_at + 3)
+    steps = finish(ranks)
+    frozen = [step for step, notes in steps.items() if "layers.0.linear.weight" in notes[0]["during"]]
+    fz.equal(frozen, list(range(frozen_at, thawed_at)), "steps at which it was frozen")
+
+
+def train_other_layout(rank):
+    """Rank 1 has one block more."""
+    rank.init()
+    torch.manual_seed(1)
+    model = Model(4 + rank.rank)
+    session = pyfreezer.attach(model, OPTIMIZERS["adamw"](model.parameters()), run="ddp", timeout=0.5)
+    rank.note(step=0, frozen=session.frozen, generation=session.generation, hash="")
+
+
+@fz.test("layouts that differ: no rank is controlled, and both are named")
+def test_layouts(scene):
+    scene.daemon()
+    ranks = Ranks(scene, 2, train_other_layout)
+    steps = ranks.join()
+    fz.equal([note["generation"] for note in steps[0]], [0, 0], "the plan in force")
+    said = ranks.ranks[0].errors() + ranks.ranks[1].errors()
+    fz.check("layout" in said, "the layouts are named", said)
+
+
+# --- what cannot be ---
+
+
+def attach_static(rank):
+    rank.init()
+    wrapped, optimizer = build(static_graph=True)
+    try:
+        pyfreezer.attach(wrapped, optimizer, run="ddp")
+    except pyfreezer.Refused as refused:
+        rank.note(step=0, code=refused.code, said=str(refused))
+
+
+@fz.test("static_graph is refused at attach")
+def test_static_graph(scene):
+    scene.daemon()
+    for notes in Ranks(scene, 2, attach_static).join().values():
+        fz.equal([note["code"] for note in notes], ["STATIC_GRAPH"] * 2, "the code")
+        fz.check("static_graph" in notes[0]["said"], "the sentence", notes[0])
+
+
+def train_unknown(rank, rewrap=False, **options):
+    """As with a torch whose wrapper lacks the private parts."""
+    rank.init()
+    pyfreezer._reducer._NEEDED += ("_of_another_torch",)
+    wrapped, optimizer = build(**options)
+
+    def again(model):
+        nonlocal wrapped
+        wrapped = DistributedDataParallel(model, **options)
+        return wrapped
+
+    session = pyfreezer.attach(wrapped, optimizer, run="ddp", rewrap=again if rewrap else None)
+    data = batches(rank.rank)
+    for step in range(10**9):
+        batch, target = next(data)
+        (wrapped(batch) - target).square().mean().backward()
+        frozen = session.frozen
+        optimizer.step()
+        optimizer.zero_grad()
+        rank.note_step(step, session.model, during=frozen)
+        if rank.last_step():
+            return
+
+
+@fz.test("a reducer that cannot be built anew: nothing is controllable, freezerctl says why", limit=300)
+def test_not_covered(scene):
+    scene.daemon()
+    ranks = Ranks(scene, 2, train_unknown)
+    ranks.wait_step(2)
+    refused = scene.ctl("freeze", "layers.0", "--yes")
+    fz.check(refused.status != 0 and "DDP_NOT_COVERED" in refused.err, "freezerctl says why", refused)
+    fz.check("find_unused_parameters=True" in ranks.ranks[0].errors(), "what helps", ranks.ranks[0].errors())
+    check_equal(ranks.stop(), 2)
+
+
+@fz.test("the same with find_unused_parameters=True, all of it known: all can be controlled", limit=300)
+def test_not_needed(scene):
+    scene.daemon()
+    ranks = Ranks(scene, 2, train_unknown, find_unused_parameters=True)
+    ranks.wait_step(2)
+    at = change(scene, "freeze", "layers.0")
+    ranks.wait_step(at + 3)
+    check_equal(ranks.stop(), 2)
+
+
+@fz.test("the same with a function that wraps the model anew", limit=300)
+def test_rewrap(scene):
+    scene.daemon()
+    ranks = Ranks(scene, 2, train_unknown, rewrap=True)
+    ranks.wait_step(2)
+    at = change(scene, "freeze", "layers.0")
+    ranks.wait_step(at + 3)
+    at = change(scene, "unfreeze", "layers.0")
+    ranks.wait_step(at + 3)
+    steps = ranks.stop()
+    check_equal(steps, 2)
+    fz.equal(steps[at - 1][0]["during"], steps[at - 1][1]["during"], "what was frozen")
+    fz.check("layers.0.norm.weight" in steps[at - 1][0]["during"], "it was frozen", steps[at - 1])
 
 
 if __name__ == "__main__":

@@ -21,6 +21,14 @@ import torch.distributed as dist
 import fz
 
 
+def hash_of(model):
+    """Of all parameters, to the last bit."""
+    data = hashlib.sha256()
+    for parameter in model.parameters():
+        data.update(parameter.detach().numpy().tobytes())
+    return data.hexdigest()
+
+
 class Rank:
     """In the forked process: which one it is, and where it writes what it notes."""
 
@@ -46,12 +54,8 @@ class Rank:
 
     def note_step(self, step, model, **more):
         """The flags and a hash of all parameters, as they are after a step."""
-        named = list(model.named_parameters())
-        data = hashlib.sha256()
-        for _, parameter in named:
-            data.update(parameter.detach().numpy().tobytes())
-        frozen = [name for name, parameter in named if not parameter.requires_grad]
-        self.note(step=step, frozen=frozen, hash=data.hexdigest(), **more)
+        frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
+        self.note(step=step, frozen=frozen, hash=hash_of(model), **more)
 
     def last_step(self):
         """
