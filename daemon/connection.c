@@ -11,6 +11,8 @@
 #include "protocol/lines.h"
 
 #define CLOSE_TIMEOUT_MS 1000
+/* One that is slow is given longer to come to the last word. */
+#define LAST_WORD_MS 10000
 
 struct fz_connection {
   uv_poll_t poll;
@@ -22,13 +24,29 @@ struct fz_connection {
   void *user;
   fz_line_reader reader;
   fz_output output;
-  const char *reason; /* why it ends; NULL: it does not */
-  bool gone;          /* its handles are closing */
+  struct fz_traffic *traffic;
+  size_t input, output_bytes; /* its part of that */
+  const char *reason;         /* why it ends; NULL: it does not */
+  bool is_slow;               /* it was dropped for what it did not read */
+  bool gone;                  /* its handles are closing */
 };
+
+/** Counts what it takes now. */
+static void count(fz_connection *connection) {
+  struct fz_traffic *traffic = connection->traffic;
+
+  traffic->input += connection->reader.size - connection->input;
+  traffic->output += connection->output.size - connection->output_bytes;
+  connection->input = connection->reader.size;
+  connection->output_bytes = connection->output.size;
+}
+
+static size_t free_of(size_t max, size_t taken) { return taken < max ? max - taken : 0; }
 
 static void free_connection(fz_connection *connection) {
   fz_line_reader_deinit(&connection->reader);
   fz_output_deinit(&connection->output);
+  count(connection);
   close(connection->fd);
   free(connection);
 }
@@ -72,6 +90,7 @@ static void watch(fz_connection *connection) {
 static void flush(fz_connection *connection) {
   const int r = fz_output_flush(&connection->output, connection->fd);
 
+  count(connection);
   if (r < 0)
     fz_connection_abort(connection, "the peer is gone");
   else if (connection->reason && r == 0)
@@ -102,9 +121,15 @@ static void take_lines(fz_connection *connection) {
 static void receive(fz_connection *connection) {
   const int r = fz_line_reader_receive(&connection->reader, connection->fd);
 
-  if (r == 0)
+  if (r == 0) {
     take_lines(connection);
-  else if (r == FZ_IO_CLOSED)
+    count(connection);
+    if (connection->input > free_of(FZ_INPUT_BYTES_MAX, connection->traffic->input) && !connection->reason &&
+        !connection->gone) {
+      connection->events->no_room(connection->user);
+      fz_connection_close(connection, "no room for the line that it sends");
+    }
+  } else if (r == FZ_IO_CLOSED)
     fz_connection_abort(connection, "the peer hung up");
   else if (r == -EPROTO)
     fz_connection_abort(connection, "descriptors were cut off");
@@ -129,7 +154,7 @@ static void on_ready(uv_poll_t *poll, int status, int events) {
 }
 
 int fz_connection_new(fz_connection **ret_connection, struct uv_loop_s *loop, int fd, const struct fz_peer *peer,
-                      const struct fz_connection_events *events, void *user) {
+                      const struct fz_connection_events *events, struct fz_traffic *traffic, void *user) {
   fz_connection *connection = calloc(1, sizeof(*connection));
   int r = connection ? uv_poll_init(loop, &connection->poll, fd) : -ENOMEM;
 
@@ -145,6 +170,7 @@ int fz_connection_new(fz_connection **ret_connection, struct uv_loop_s *loop, in
   connection->fd = fd;
   connection->peer = *peer;
   connection->events = events;
+  connection->traffic = traffic;
   connection->user = user;
   watch(connection);
   *ret_connection = connection;
@@ -153,6 +179,7 @@ int fz_connection_new(fz_connection **ret_connection, struct uv_loop_s *loop, in
 
 const struct fz_peer *fz_connection_peer(const fz_connection *connection) { return &connection->peer; }
 
+/** As fz_connection_send(), and -ENOBUFS: nothing was queued, it has too much to read already. */
 static int push(fz_connection *connection, fz_json_writer *writer, int fd) {
   const char *line;
   size_t length;
@@ -163,6 +190,8 @@ static int push(fz_connection *connection, fz_json_writer *writer, int fd) {
     fz_connection_abort(connection, r == -E2BIG ? "an answer did not fit into a line" : "out of memory");
     return -ENOTCONN;
   }
+  if (fz_output_pending(&connection->output) + length > free_of(FZ_OUTPUT_BYTES_MAX, connection->traffic->output))
+    return -ENOBUFS;
   if (fd < 0) {
     r = fz_output_push(&connection->output, line, length);
   } else {
@@ -173,11 +202,37 @@ static int push(fz_connection *connection, fz_json_writer *writer, int fd) {
     if (r < 0)
       close(copy);
   }
-  if (r < 0) {
-    fz_connection_abort(connection, r == -ENOBUFS ? "it does not read what it asked for" : "out of memory");
+  count(connection);
+  if (r < 0 && r != -ENOBUFS) {
+    fz_connection_abort(connection, "out of memory");
     return -ENOTCONN;
   }
-  return 0;
+  return r;
+}
+
+/** Ends it when what is queued was sent, or after a while. */
+static void close_within(fz_connection *connection, const char *reason, uint64_t limit_ms) {
+  if (connection->gone || connection->reason)
+    return;
+  connection->reason = reason;
+  if (!fz_output_pending(&connection->output)) {
+    fz_connection_abort(connection, reason);
+    return;
+  }
+  uv_timer_start(&connection->linger, on_linger, limit_ms, 0);
+  watch(connection);
+}
+
+/** What it has begun to read is a line that must have its end; behind that there is room for a last word. */
+static void drop_slow(fz_connection *connection) {
+  const size_t bytes = fz_output_pending(&connection->output);
+
+  if (connection->is_slow)
+    return;
+  connection->is_slow = true;
+  fz_output_drop_unsent(&connection->output);
+  connection->events->unread(connection->user, bytes);
+  close_within(connection, "it does not read what it asked for", LAST_WORD_MS);
 }
 
 int fz_connection_send(fz_connection *connection, fz_json_writer *writer, int fd) {
@@ -190,6 +245,10 @@ int fz_connection_send(fz_connection *connection, fz_json_writer *writer, int fd
       flush(connection);
   }
   fz_writer_reset(writer);
+  if (r == -ENOBUFS) {
+    drop_slow(connection);
+    r = -ENOTCONN;
+  }
   return r;
 }
 
@@ -200,13 +259,5 @@ size_t fz_connection_queued(const fz_connection *connection) {
 int fz_connection_take_fd(fz_connection *connection) { return fz_line_reader_take_fd(&connection->reader); }
 
 void fz_connection_close(fz_connection *connection, const char *reason) {
-  if (connection->gone || connection->reason)
-    return;
-  connection->reason = reason;
-  if (!fz_output_pending(&connection->output)) {
-    fz_connection_abort(connection, reason);
-    return;
-  }
-  uv_timer_start(&connection->linger, on_linger, CLOSE_TIMEOUT_MS, 0);
-  watch(connection);
+  close_within(connection, reason, CLOSE_TIMEOUT_MS);
 }

@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "daemon/connection.h"
 #include "daemon/log.h"
 #include "daemon/rules/ruleset.h"
 #include "daemon/timers.h"
@@ -58,10 +59,11 @@ struct fz_core {
   fz_run *runs;              /* by the time at which they came, oldest first */
   size_t n_runs;
   fz_watcher *watchers;
-  fz_waiter *waiters;   /* of `wait` */
-  fz_hold *holds;       /* hold.h */
-  fz_timer clean;       /* until the segments of the dead are removed */
-  size_t listing_bytes; /* memory of the tables that trainers have begun to send */
+  fz_waiter *waiters;        /* of `wait` */
+  fz_hold *holds;            /* hold.h */
+  fz_timer clean;            /* until the segments of the dead are removed */
+  struct fz_traffic traffic; /* memory of all connections' buffers */
+  size_t listing_bytes;      /* memory of the tables that trainers have begun to send */
 };
 
 #define FZ_CORE_NULL \

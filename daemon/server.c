@@ -117,7 +117,7 @@ static void welcome(const struct door *door, int fd) {
     turn_away(server, fd, FZ_CODE_NO_MEMORY, "freezerd is out of memory");
     return;
   }
-  const int r = fz_connection_new(&connection, &server->loop, fd, &peer, &fz_session_events, session);
+  const int r = fz_connection_new(&connection, &server->loop, fd, &peer, &fz_session_events, &core->traffic, session);
   if (r < 0) {
     fz_log_write(&core->log, FZ_LOG_WARNING, FZ_LOG_ABOUT(.event = "peer"), "cannot serve a connection: %s",
                  uv_strerror(r));

@@ -2,10 +2,12 @@
 #include "config.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "daemon/client.h"
 #include "daemon/control.h"
+#include "daemon/run.h"
 #include "daemon/session.h"
 #include "daemon/trainer.h"
 
@@ -115,6 +117,30 @@ static void on_too_long(void *user) {
   refuse(session, FZ_CODE_BAD_REQUEST, "a line is longer than 1 MiB", "a line was too long");
 }
 
+static void on_no_room(void *user) {
+  fz_session *session = user;
+
+  refuse(session, FZ_CODE_TOO_MANY, "the lines that peers have begun to send take too much memory: try again later",
+         "no room for the line that it sends");
+}
+
+/** In the form that both kinds of peer read. */
+static void on_unread(void *user, size_t bytes) {
+  fz_session *session = user;
+  const fz_trainer *trainer = session->trainer;
+  char text[160];
+
+  snprintf(text, sizeof(text), "this connection ends: %zu KiB wait to be read, and freezerd keeps no more",
+           bytes / 1024);
+  fz_log_write(&session->core->log, FZ_LOG_WARNING,
+               FZ_LOG_ABOUT(.event = "peer", .run = trainer && trainer->run ? trainer->run->name : NULL,
+                            .peer = fz_connection_peer(session->connection)),
+               "a %s is dropped: it has not read %zu KiB, and more is not kept for it",
+               trainer ? "trainer" : "control client", bytes / 1024);
+  fz_write_refusal(&session->core->writer, FZ_CODE_TOO_MANY, text);
+  (void)fz_connection_send(session->connection, &session->core->writer, -1);
+}
+
 static void on_drained(void *user) {
   fz_session *session = user;
 
@@ -135,6 +161,8 @@ static void on_closed(void *user, const char *reason) {
 const struct fz_connection_events fz_session_events = {
   .line = on_line,
   .too_long = on_too_long,
+  .no_room = on_no_room,
+  .unread = on_unread,
   .drained = on_drained,
   .closed = on_closed,
 };

@@ -28,6 +28,10 @@
 #define FZ_CONNECTIONS_MAX 4096U
 #define FZ_RUNS_MAX 1024U
 #define FZ_LISTING_BYTES_MAX (1024U * 1024U * 1024U) /* of all parameter tables that trainers have begun to send */
+#define FZ_LISTING_STALL_MS (10U * 60U * 1000U)      /* without a further part of such a table; longer than any step */
+#define FZ_ENDED_BYTES_MAX (256U * 1024U * 1024U)    /* of the parameter tables of runs that have ended */
+#define FZ_INPUT_BYTES_MAX (256U * 1024U * 1024U)    /* of lines that all peers have begun to send */
+#define FZ_OUTPUT_BYTES_MAX (256U * 1024U * 1024U)   /* that wait for all peers to read them */
 
 /* Per run. */
 #define FZ_WORLD_MAX 1024U /* ranks on one machine */

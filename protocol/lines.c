@@ -38,16 +38,21 @@ void fz_line_reader_deinit(fz_line_reader *reader) {
   *reader = (fz_line_reader){ .max = reader->max };
 }
 
+/* Nothing is in it: the buffer is used from its front, or given back. */
+static void reader_give_back(fz_line_reader *reader) {
+  if (reader->start != reader->end)
+    return;
+  reader->start = reader->end = reader->scanned = 0;
+  if (reader->size > KEPT_SIZE) {
+    free(reader->data);
+    reader->data = NULL;
+    reader->size = 0;
+  }
+}
+
 /* Makes room behind `end`: by moving what is there to the front, else by growing, up to one line and its newline. */
 static int reader_make_room(fz_line_reader *reader) {
-  if (reader->start == reader->end) {
-    reader->start = reader->end = reader->scanned = 0;
-    if (reader->size > KEPT_SIZE) {
-      free(reader->data);
-      reader->data = NULL;
-      reader->size = 0;
-    }
-  }
+  reader_give_back(reader);
   if (reader->end < reader->size)
     return 0;
   if (reader->start > 0) {
@@ -146,6 +151,7 @@ int fz_line_reader_next(fz_line_reader *reader, char **ret_line, size_t *ret_len
       newline = memchr(reader->data + reader->scanned, '\n', reader->end - reader->scanned);
     if (newline == NULL) {
       reader->scanned = reader->end;
+      reader_give_back(reader); /* not at the next receive: that may never come */
       return fz_line_reader_pending(reader) < reader_capacity(reader) ? FZ_LINE_NONE : FZ_LINE_TOO_LONG;
     }
     char *line = reader->data + reader->start;
