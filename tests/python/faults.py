@@ -22,7 +22,7 @@ def same_as_by_hand(loop, flips=FLIPS):
     fz.equal(differing(weights(loop.model), weights(by_hand.model)), [], "differences from the run by hand")
 
 
-@fz.test("without a library every call is taken, training goes on, and one warning says so")
+@fz.test("without a library every call is taken, training goes on, and one warning says so", limit=240)
 def test_no_library(scene):
     program = """
 import pyfreezer, torch
@@ -52,7 +52,7 @@ for _ in range(2):
     fz.check(run.returncode != 0 and "FREEZER_REQUIRE" in run.stderr, "an error where Freezer is required", run.stderr)
 
 
-@fz.test("a library that is none, or too old, is taken for none")
+@fz.test("a library that is none, or too old, is taken for none", limit=240)
 def test_wrong_library(scene):
     scene.write("old.so", "")
     env = dict(scene.env, FREEZER_LIBRARY=scene.path("old.so"))

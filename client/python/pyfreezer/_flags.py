@@ -6,11 +6,14 @@ Three flags per parameter are kept apart:
   live   what the tensor's flag was when it was looked at or written last
   theirs what somebody else set it to: a flag that is found to be no longer `live` is in conflict, and on_conflict says
          who wins. The conflict ends when the other one changes the flag again.
+
+A flip of a hundred thousand parameters takes some tens of milliseconds, most of it in torch: hence plain loops here.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections.abc import Iterable, Sequence
 from typing import Callable
 
@@ -50,21 +53,27 @@ class Flags:
         self.live = bytearray(slot.tensor.requires_grad for slot in slots)
         self._ours = bytearray(slot.baseline for slot in slots)
         self._theirs: dict[int, bool] = {}
+        self._places = [(slot.owner._parameters, slot.attribute) for slot in slots]
+        self._tensors = [slot.tensor for slot in slots]
+        self._unwritten = [i for i, (live, ours) in enumerate(zip(self.live, self._ours)) if live != ours]
         self.drift = 0
         """How often a flag was found changed by somebody else."""
         self.trainable = sum(self.live)
         """How many require a gradient."""
-        self._unwritten = {i for i, (live, ours) in enumerate(zip(self.live, self._ours)) if live != ours}
 
-    def want(self, changes: Iterable[tuple[int, bool]]) -> None:
-        """Takes what libfreezer says is to be written."""
-        for index, flag in changes:
-            self._ours[index] = flag
-            self._unwritten.add(index)
+    def want(self, indices: Sequence[int], flags: Iterable[bool]) -> None:
+        """Takes what libfreezer says is to be written. The indices ascend."""
+        ours = self._ours
+        for index, flag in zip(indices, flags):
+            ours[index] = flag
+        self._write_later(indices)
 
     def want_all(self, flags: Iterable[bool]) -> None:
         """Takes a whole mask."""
-        self.want(enumerate(flags))
+        self.want(range(len(self._slots)), flags)
+
+    def _write_later(self, indices: Iterable[int]) -> None:
+        self._unwritten = sorted({*self._unwritten, *indices}) if self._unwritten else list(indices)
 
     @property
     def waiting(self) -> bool:
@@ -74,62 +83,64 @@ class Flags:
     def due(self) -> tuple[list[int], list[int]]:
         """What would be frozen and thawed now, in order; nothing is written."""
         self.look(self._unwritten)
-        freeze, thaw = [], []
-        for index in sorted(self._unwritten):
-            if index not in self._theirs and self._ours[index] != self.live[index]:
-                (thaw if self._ours[index] else freeze).append(index)
-        return freeze, thaw
+        ours, live, theirs = self._ours, self.live, self._theirs
+        differing = [index for index in self._unwritten if ours[index] != live[index]]
+        if theirs:
+            differing = [index for index in differing if index not in theirs]
+        return [index for index in differing if live[index]], [index for index in differing if not live[index]]
 
-    def write(self, freeze: Iterable[int], thaw: Iterable[int]) -> None:
+    def write(self, freeze: Sequence[int], thaw: Sequence[int]) -> None:
         """Writes what due() said: the flag, and for what is frozen, no gradient that an optimizer could still apply."""
-        slots, live = self._slots, self.live
-        before = after = 0
+        tensors, live = self._tensors, self.live
         for index in freeze:
-            tensor = slots[index].tensor
+            tensor = tensors[index]
             tensor.requires_grad = False
             tensor.grad = None
             live[index] = False
-            before += 1
         for index in thaw:
-            slots[index].tensor.requires_grad = True
+            tensors[index].requires_grad = True
             live[index] = True
-            after += 1
-        self.trainable += after - before
-        self._unwritten.clear()
+        self.trainable += len(thaw) - len(freeze)
+        self._unwritten = []
 
     def look_at_all(self) -> None:
         """Compares every flag with what is known of it."""
         self.look(range(len(self._slots)))
 
-    def look(self, indices: Iterable[int]) -> None:
-        found = []
-        for index in indices:
-            live = self._slots[index].bind().requires_grad
-            if live != self.live[index]:
-                self.trainable += live - self.live[index]
-                self.live[index] = live
-                found.append(index)
-        if found and self._on_conflict != "ignore":
+    def look(self, indices: Sequence[int]) -> None:
+        """Binds the tensors of these, and finds out what somebody else has set."""
+        live, places, known = self.live, self._places, self._tensors
+        tensors = [parameters.get(attribute) for parameters, attribute in map(places.__getitem__, indices)]
+        if any(map(operator.is_not, tensors, map(known.__getitem__, indices))):
+            for index in indices:
+                known[index] = self._slots[index].bind()
+            tensors = [known[index] for index in indices]
+        flags = bytes([tensor.requires_grad for tensor in tensors])
+        if flags == bytes(map(live.__getitem__, indices)):
+            return
+        found = [index for index, flag in zip(indices, flags) if flag != live[index]]
+        for index in found:
+            live[index] = not live[index]
+            self.trainable += 1 if live[index] else -1
+        if self._on_conflict != "ignore":
             self._settle(found)
 
     def _settle(self, found: list[int]) -> None:
         anew = [index for index in found if self._theirs.pop(index, None) is None]
-        self._unwritten.update(index for index in found if index not in anew)
+        ended = [index for index in found if index not in anew]
+        if ended:
+            self._write_later(ended)
         if not anew:
             return
         self.drift += len(anew)
         names = shorten([self._slots[index].name for index in anew])
         if self._on_conflict == "enforce":
             self._warn(f"somebody else set requires_grad of {names}: Freezer sets it again")
-            self._unwritten.update(anew)
+            self._write_later(anew)
             return
         self._theirs.update((index, bool(self.live[index])) for index in anew)
         if self._on_conflict == "warn":
             self._warn(f"somebody else set requires_grad of {names}: Freezer leaves it so until it is set back")
-
-    def ours(self) -> list[bool]:
-        """The mask that Freezer wants."""
-        return [bool(flag) for flag in self._ours]
 
     def conflicts(self) -> list[str]:
         """Names of what is as somebody else set it."""

@@ -127,14 +127,16 @@ class Handle:
         """1: there are changes; 0: none; negative: an errno value, the flags stay."""
         return self._library.batch_begin(self.pointer, step, epoch)
 
-    def changes(self) -> list[tuple[int, bool]]:
-        """What is to be written since begin() returned 1: (index, requires_grad), in order."""
-        found: list[tuple[int, bool]] = []
+    def changes(self) -> tuple[list[int], list[bool]]:
+        """What is to be written since begin() returned 1: ascending indices, and requires_grad of each."""
+        indices: list[int] = []
+        flags: list[bool] = []
         while True:
             n = self._library.next_changes(self.pointer, self._indices, self._flags, _CHUNK)
-            found += zip(self._indices[:n], self._flags[:n])
+            indices += self._indices[:n]
+            flags += self._flags[:n]
             if n < _CHUNK:
-                return found
+                return indices, flags
 
     def requires_grad(self, index: int) -> bool:
         return self._library.requires_grad(self.pointer, index)
@@ -185,8 +187,8 @@ class NoHandle:
         self._info.step, self._info.epoch, self._begun = step, epoch, True
         return 0
 
-    def changes(self) -> list[tuple[int, bool]]:
-        return []
+    def changes(self) -> tuple[list[int], list[bool]]:
+        return [], []
 
     def requires_grad(self, index: int) -> bool:
         return self._slots[index].baseline

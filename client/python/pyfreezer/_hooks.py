@@ -49,15 +49,21 @@ def install(session: Session, optimizers: Sequence[Any]) -> Callable[[], None]:
 
 def _one(session: Session) -> Callable[..., None]:
     batch_next, pointer, at_result = session._handle.batch_next, session._handle.pointer, session._at_result
-    left = session._steps_left
+    left = LOOK_EVERY
 
     def hook(_optimizer: Any, _args: Any, _keywords: Any) -> None:
+        nonlocal left
         result = batch_next(pointer)
-        left[0] -= 1
-        if result or left[0] <= 0:
-            left[0] = LOOK_EVERY
+        left -= 1
+        if result or not left:
+            left = LOOK_EVERY
             at_result(result)
 
+    def attend() -> None:
+        nonlocal left
+        left = 1
+
+    session._attend = attend
     return hook
 
 

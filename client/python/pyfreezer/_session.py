@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Callable, Union
 
-from . import _hooks, _names
+from . import _names
 from ._client import Client
 from ._errors import NoMatch, NotConnected, Refused
 from ._extension import Extension
@@ -58,7 +58,7 @@ class Session:
         self._remove_hooks: Callable[[], None] = lambda: None
         self._stepped = False  # step() has been called
         self._looked_at = time.monotonic()
-        self._steps_left = [_hooks.LOOK_EVERY]  # until the hook calls _at_result() although there is nothing to write
+        self._attend: Callable[[], None] = lambda: None  # the hook calls _at_result() at the next step in any case
         self._restored = False  # the flags are a checkpoint's, until there is a plan
         self._refusal: str | None = None  # why the mask that Freezer wants is not in force
         self._trouble = 0  # the last error of libfreezer
@@ -124,10 +124,10 @@ class Session:
             self._log.warning("%s: the flags stay as they are", self._handle.strerror(result))
         self._trouble = min(result, 0)
         if self._restored:
-            self._steps_left[0] = 1
+            self._attend()
             self._end_restored()
         if result == 1:
-            self._flags.want(self._handle.changes())
+            self._flags.want(*self._handle.changes())
         if result == 1 or (self._flags.waiting and self._refusal is None):
             self._flip()
         elif time.monotonic() - self._looked_at > LOOK_SECONDS:
