@@ -45,6 +45,25 @@ static void refuse_pinned(fz_client *client, const fz_request *request, const fz
   free(hint);
 }
 
+/*
+ * What it would cost. A guess, of 32 bits for the gradient and for each of Adam's two moments, and left out where it is no
+ * argument.
+ */
+static void refuse_baseline(fz_client *client, const fz_request *request, const fz_run *run,
+                            const struct fz_change_counts *counts) {
+  const double bytes = 12.0 * (double)counts->baseline_elements;
+  const size_t n = counts->baseline;
+  char cost[128] = "";
+
+  if (bytes >= 1e6)
+    snprintf(cost, sizeof(cost), "\n  thawing %s adds about %.*f %s of gradients and AdamW state on each rank",
+             n == 1 ? "it" : "them", bytes >= 1e9, bytes / (bytes >= 1e9 ? 1e9 : 1e6), bytes >= 1e9 ? "GB" : "MB");
+  fz_client_error(client, request->id, FZ_CODE_REFUSED_BASELINE,
+                  "'freezerctl auto \"**\"' drops Freezer's own changes; else add --force --include-baseline",
+                  "refused: %zu of %zu parameters %s frozen by the script, not by Freezer (LoRA?)%s", n,
+                  fz_params_count(run->params), n == 1 ? "was" : "were", cost);
+}
+
 void fz_guard_refused(fz_client *client, const fz_request *request, const fz_run *run, enum fz_change what,
                       const struct fz_change_counts *counts) {
   switch (what) {
@@ -52,10 +71,7 @@ void fz_guard_refused(fz_client *client, const fz_request *request, const fz_run
     refuse_pinned(client, request, run, counts);
     return;
   case FZ_CHANGE_BASELINE:
-    fz_client_error(client, request->id, FZ_CODE_REFUSED_BASELINE,
-                    "'freezerctl auto \"**\"' drops Freezer's own changes; else add --force --include-baseline",
-                    "refused: %zu of %zu parameters were frozen by the script, not by Freezer (LoRA?)",
-                    counts->baseline, fz_params_count(run->params));
+    refuse_baseline(client, request, run, counts);
     return;
   case FZ_CHANGE_FULL:
     fz_client_error(client, request->id, FZ_CODE_TOO_MANY, "'freezerctl auto' and 'unpin' make room",

@@ -127,6 +127,7 @@ struct fz_change_counts {
   struct fz_cause pinned_by; /* of the first of them */
   size_t pinned_first;       /* index of the first of them */
   size_t baseline;           /* of those, frozen by the trainer itself, which this change would thaw */
+  uint64_t baseline_elements;
   size_t dropped;            /* overrides or pins that went or shrank (auto, unpin, rules) */
 };
 

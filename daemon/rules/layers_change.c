@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "daemon/rules/layers_internal.h"
+#include "daemon/rules/planner.h"
 #include "daemon/rules/strbuf.h"
 #include "protocol/limits.h"
 #include "protocol/mask.h"
@@ -100,15 +101,16 @@ static int count_obstacles(const fz_layers *layers, const uint64_t *mask, const 
   if (r)
     return r;
   fz_layers_pinned(layers, pinned);
-  size_t thawed = 0;
+  uint64_t *thawed = flags;
   for (size_t w = 0; w < layers->words; w++) {
     against[w] = mask[w] & pinned[w] & (values[w] ^ flags[w]);
     ret_free[w] = mask[w] & ~pinned[w];
-    thawed += (size_t)__builtin_popcountll(ret_free[w] & values[w] & ~baseline[w] & ~flags[w]);
+    thawed[w] = ret_free[w] & values[w] & ~baseline[w] & ~flags[w];
   }
   *ret_counts = (struct fz_change_counts){ .matched = fz_mask_count(mask, layers->n),
                                            .pinned = fz_mask_count(against, layers->n),
-                                           .baseline = thawed };
+                                           .baseline = fz_mask_count(thawed, layers->n),
+                                           .baseline_elements = fz_mask_elements(layers->params, thawed) };
   if (ret_counts->pinned > 0) {
     ret_counts->pinned_first = fz_mask_next(against, layers->n, 0);
     (void)fz_layers_pin_of(layers, ret_counts->pinned_first, &ret_counts->pinned_by);
