@@ -153,7 +153,7 @@ static int help_overview(const fz_ctl *ctl) {
     return help_json(ctl, NULL);
   printf("  freezerctl freeze model.layers.4 --reason plateau\n"
          "  freezerctl list --depth 2\n"
-         "usage: freezerctl [OPTION]... [COMMAND] [ARGUMENT]...\n");
+         "usage: freezerctl [OPTION]... [COMMAND] [ARGUMENT]...  (see help options)\n");
   for (size_t i = 0; i < fz_verbs_count; i++) {
     const struct fz_verb *verb = &fz_verbs[i];
     const size_t length = strcspn(verb->name, " ");
@@ -162,7 +162,6 @@ static int help_overview(const fz_ctl *ctl) {
     else if (i == 0 || strncmp(fz_verbs[i - 1].name, verb->name, length + 1) != 0)
       printf("  %-10.*s check, load, show, unload: rules files and the run's rules\n", (int)length, verb->name);
   }
-  puts("Options: -S -r --json --plain -o -q -v --wide --color --no-input --timeout -h -V");
   return FZ_EXIT_DONE;
 }
 

@@ -63,5 +63,6 @@ int fz_cmd_run(fz_ctl *ctl);
 int fz_cmd_ping(fz_ctl *ctl);
 int fz_cmd_version(fz_ctl *ctl);
 int fz_cmd_help(fz_ctl *ctl);
+int fz_cmd_completion(fz_ctl *ctl);
 
 #endif

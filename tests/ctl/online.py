@@ -2,6 +2,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -474,6 +475,46 @@ def ping(t):
     check(f"freezerd at {t.socket} does not answer" in result.err, "sentence", result)
     equal(t.ctl("wait", "--for", "idle", env={"FREEZER_RUN": "x"}, limit=30).status, 124, "wait on a stopped daemon")
     daemon.cont()
+
+
+COMPLETE = """complete() { :; }
+eval "$(freezerctl completion bash)"
+COMP_WORDS=("$@") COMP_CWORD=$(($# - 1))
+_freezerctl
+printf '%s\\n' "${COMPREPLY[@]}"
+"""
+
+
+@fz.test("completion: commands, options, their values, runs, parameters a level at a time; bash evaluates no name")
+def completion(t):
+    start(t, world=1, params=[*GPT2, ("odd.$(touch${IFS}evil).w", 1, 1), ("odd.b", 1, 1)])
+
+    def words(*typed):
+        result = t.ctl("completion", "words", "--", *typed)
+        equal((result.status, result.err), (0, ""), f"completion of {typed}")
+        return [line.split("\t")[0] for line in result.out.splitlines()]
+
+    for typed, want in ((["un"], ["unfreeze", "unpin"]), (["ru"], ["runs", "rules", "run"]), (["rules", "l"], ["load"]),
+                        (["list", "--st"], ["--state"]), (["list", "--state", "f"], ["frozen"]), (["wa"], ["watch", "wait"]),
+                        (["-r", "g"], ["gpt2-ft"]), (["wait", "--for", "at"], ["attached"]), (["help", "env"], ["environment"]),
+                        (["--wide", "freeze", "-y", "model.n"], ["model.norm", "model.norm.weight", "model.norm.bias"]),
+                        (["freeze", "model.layers.1"], ["model.layers.1", "model.layers.10", "model.layers.11"]),
+                        (["freeze", "model.layers.3.mlp.c_fc."], [f"model.layers.3.mlp.c_fc.{x}" for x in ("weight", "bias")]),
+                        (["-r", "none", "freeze", "model."], []), (["-S", t.path("none"), "freeze", "m"], []),
+                        (["rules", "load", "x"], []), (["freeze", "nothing"], [])):
+        equal(words(*typed), want, f"candidates for {typed}")
+    check("freeze" in words(""), "all commands")
+    check({"--depth", "--json"} <= set(words("list", "--")), "options")
+    equal(t.ctl("completion", "csh").status, 2, "a shell that nobody knows")
+    for shell in ("zsh", "fish"):
+        check("freezerctl completion words -- " in t.ctl("completion", shell).out, shell)
+    bash = shutil.which("bash")
+    if bash:
+        done = subprocess.run([bash, "-c", COMPLETE, "bash", "freezerctl", "freeze", "odd."], capture_output=True, text=True,
+                              env=dict(t.env, PATH=os.path.dirname(fz.FREEZERCTL) + ":" + os.environ["PATH"]), cwd=t.root,
+                              check=False)
+        equal((done.stdout.splitlines(), done.stderr), (["odd.\\$\\(touch\\$\\{IFS\\}evil\\)", "odd.b"], ""), "in bash")
+        check(not os.path.exists(t.path("evil")), "bash ran the name of a parameter")
 
 
 @fz.test("names from outside do not reach the terminal as they are")
