@@ -83,10 +83,13 @@ def attach(
     settings = Settings(norm, optimizer_state, on_conflict, allow_empty, rank == 0, _log.configure(log))
     where = Where(run, socket, framework, job, attempt, rank, world, step, epoch, _rules_text(rules), timeout)
     slots = _names.collect(model)
-    if optimizers:
-        _check_coverage(slots, optimizers, uncovered, settings)
+    given = len(extensions)
     extensions = _adapters.choose(model, slots, extensions, rewrap)
-    for extension in extensions:
+    for extension in extensions[:given]:
+        extension.register(slots)
+    if optimizers:
+        _check_coverage(slots, optimizers, uncovered, settings)  # not of what the caller pins
+    for extension in extensions[given:]:
         extension.register(slots)
     session = Session(_names.unwrap(model), optimizers, slots, _open(where, slots, settings), settings, extensions)
     if on_change:

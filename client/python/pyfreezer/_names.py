@@ -168,6 +168,11 @@ def remember(model: torch.nn.Module, slots: Sequence[Slot], live: bytearray) -> 
     _memories[unwrap(model)] = _Memory(slots, live)
 
 
+def is_remembered(model: torch.nn.Module) -> bool:
+    """Whether this model was attached before."""
+    return unwrap(model) in _memories
+
+
 # --- the optimizer ---
 
 

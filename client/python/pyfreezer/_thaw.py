@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Callable
 
 from . import _names
 
@@ -14,14 +14,15 @@ if TYPE_CHECKING:
 
 class Thawed:
     """
-    Everything that can train does, until restore(). The two halves of thawed(), for adapters whose framework builds
-    the optimizer and the wrapper between two of their hooks. The model's baseline is what it was before.
+    Everything that can train does, or of that what `only` accepts, until restore(). The two halves of thawed(), for
+    adapters whose framework builds the optimizer and the wrapper between two of their hooks. The model's baseline is
+    what it was before.
     """
 
-    def __init__(self, model: torch.nn.Module) -> None:
+    def __init__(self, model: torch.nn.Module, only: Callable[[_names.Slot], bool] = lambda slot: True) -> None:
         self._model = model
         self._slots = _names.collect(model)
-        self._thawed = [s for s in self._slots if s.controllable and not s.tensor.requires_grad]
+        self._thawed = [s for s in self._slots if s.controllable and not s.tensor.requires_grad and only(s)]
         for slot in self._thawed:
             slot.tensor.requires_grad = True
 
