@@ -73,6 +73,7 @@ static void ask_for_params(fz_trainer *trainer) {
     return;
   }
   trainer->state = FZ_TRAINER_LISTING;
+  fz_trainer_expect_params(trainer);
   (void)fz_trainer_send(trainer, &need, -1);
 }
 
@@ -295,9 +296,14 @@ void fz_attach_params(fz_trainer *trainer, const fz_message *message) {
   while (fz_params_chunk_next(chunk, &cursor, &entry)) {
     const int r = fz_params_add(trainer->listed, entry.name, strlen(entry.name), entry.elements, entry.requires_grad,
                                 entry.may_freeze, entry.may_train);
+    if (r == -E2BIG) {
+      fz_trainer_refuse(trainer, true, FZ_CODE_TOO_MANY, "the names of the parameters take more than %u MiB",
+                        FZ_PARAM_BYTES_MAX >> 20);
+      return;
+    }
     if (r < 0) {
-      fz_trainer_refuse(trainer, true, r == -E2BIG ? FZ_CODE_TOO_MANY : FZ_CODE_BAD_FIELD,
-                        "parameter %zu cannot be taken: %s", fz_params_count(trainer->listed), strerror(-r));
+      fz_trainer_refuse(trainer, true, FZ_CODE_BAD_FIELD, "parameter %zu cannot be taken: %s",
+                        fz_params_count(trainer->listed), strerror(-r));
       return;
     }
   }
@@ -309,6 +315,8 @@ void fz_attach_params(fz_trainer *trainer, const fz_message *message) {
   }
   if (fz_params_count(trainer->listed) == trainer->n_params)
     seal_params(trainer);
+  else
+    fz_trainer_expect_params(trainer);
 }
 
 /* ------------------------------------------------------------------------------------------------------------- ready */

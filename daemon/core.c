@@ -2,6 +2,7 @@
 #include "config.h"
 
 #include <errno.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -52,6 +53,7 @@ void fz_core_deinit(fz_core *core) {
   core->n_runs = 0;
   fz_hold_drop_all(core);
   fz_timer_stop(&core->timers, &core->clean);
+  fz_timer_stop(&core->timers, &core->trim);
   core->default_rules = fz_ruleset_unref(core->default_rules);
   free(core->default_source);
   free(core->socket);
@@ -89,21 +91,61 @@ void fz_core_remove(fz_core *core, fz_run *run) {
   fz_run_free(run);
 }
 
-static int evict(fz_core *core) {
-  fz_run **oldest = NULL;
+/** The run that has been without ranks for longest. `with_table`: of those whose parameters are known. */
+static fz_run *find_oldest(const fz_core *core, bool with_table) {
+  fz_run *oldest = NULL;
 
-  for (fz_run **link = &core->runs; *link; link = &(*link)->next)
-    if (is_evictable(*link) && (!oldest || (*link)->idle_ms < (*oldest)->idle_ms))
-      oldest = link;
-  if (!oldest)
-    return -ENOSPC;
-  fz_run *run = *oldest;
+  for (fz_run *run = core->runs; run; run = run->next)
+    if ((run->params || !with_table) && is_evictable(run) && (!oldest || run->idle_ms < oldest->idle_ms))
+      oldest = run;
+  return oldest;
+}
+
+static void forget(fz_core *core, fz_run *run, const char *why) {
   fz_log_write(&core->log, FZ_LOG_NOTICE, FZ_LOG_ABOUT(.event = "run", .run = run->name),
-               "forgotten, with its overrides: it has ended, and there are %u other runs", FZ_RUNS_MAX);
+               "forgotten%s: it has ended, %s", core->state_dir ? " until it comes again" : ", with its overrides",
+               why);
   fz_state_checkpoint(run);
   fz_run_drop_segment(run, false);
   fz_core_remove(core, run);
+}
+
+static int evict(fz_core *core) {
+  fz_run *oldest = find_oldest(core, false);
+
+  if (!oldest)
+    return -ENOSPC;
+  forget(core, oldest, "and there are too many others");
   return 0;
+}
+
+/** What the runs take that have ended, and how many they are. */
+static size_t ended_bytes(const fz_core *core, size_t *ret_count) {
+  size_t bytes = 0;
+
+  *ret_count = 0;
+  for (const fz_run *run = core->runs; run; run = run->next) {
+    if (!run->params || !is_evictable(run))
+      continue;
+    bytes += fz_params_memory(run->params);
+    *ret_count += 1;
+  }
+  return bytes;
+}
+
+static void on_trim(fz_timer *timer) {
+  /* Valid because only the core has this timer, as its member `trim`. */
+  fz_core *core = (fz_core *)(void *)((char *)timer - offsetof(fz_core, trim));
+  size_t count;
+
+  /* The last that ended stays, however large: it is the one that is asked for, and that comes again. */
+  while (ended_bytes(core, &count) > FZ_ENDED_BYTES_MAX && count > 1)
+    forget(core, find_oldest(core, true), "and the parameters of those that have take too much memory");
+}
+
+void fz_core_run_ended(fz_core *core) {
+  core->trim.fire = on_trim;
+  fz_timer_start(&core->timers, &core->trim, 0);
 }
 
 int fz_core_add(fz_core *core, const char *name, const char *requested, fz_run **ret_run) {

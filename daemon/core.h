@@ -62,6 +62,7 @@ struct fz_core {
   fz_waiter *waiters;        /* of `wait` */
   fz_hold *holds;            /* hold.h */
   fz_timer clean;            /* until the segments of the dead are removed */
+  fz_timer trim;             /* until runs that have ended are looked at for what they take */
   struct fz_traffic traffic; /* memory of all connections' buffers */
   size_t listing_bytes;      /* memory of the tables that trainers have begun to send */
 };
@@ -82,6 +83,11 @@ void fz_core_deinit(fz_core *core);
 fz_run *fz_core_find(const fz_core *core, const char *name);
 /** A new run, empty; when there are too many, the one that has been without ranks for longest goes. -ENOSPC, -ENOMEM. */
 int fz_core_add(fz_core *core, const char *name, const char *requested, fz_run **ret_run);
+/**
+ * A run has ended: soon, but not from within this call, those that ended first are forgotten, until the parameter tables
+ * of the others take no more than FZ_ENDED_BYTES_MAX.
+ */
+void fz_core_run_ended(fz_core *core);
 /** Forgets a run that came to nothing: it has no segment, and no peer points at it. */
 void fz_core_remove(fz_core *core, fz_run *run);
 

@@ -321,8 +321,10 @@ void fz_run_check_life(fz_run *run) {
                lives ? "started" : "ended: no rank is left");
   fz_watch_tell(run->core, FZ_EVENT(.event = lives ? "run_started" : "run_ended", .run = run,
                                     .text = lives ? "the run started" : "no rank is left"));
-  if (!lives)
-    fz_pendings_run_ended(run);
+  if (lives)
+    return;
+  fz_pendings_run_ended(run);
+  fz_core_run_ended(run->core);
 }
 
 void fz_run_note_anchor(fz_run *run, const fz_layers *layers, bool rewind, uint64_t step, uint64_t epoch) {

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -57,9 +58,26 @@ static void leave_run(fz_trainer *trainer, const char *why) {
 }
 
 void fz_trainer_drop_listed(fz_trainer *trainer) {
+  fz_timer_stop(&trainer->core->timers, &trainer->stalled);
   trainer->listed = fz_params_unref(trainer->listed);
   trainer->core->listing_bytes -= trainer->listed_bytes;
   trainer->listed_bytes = 0;
+}
+
+static void on_stalled(fz_timer *timer) {
+  /* Valid because only trainers have this timer, as their member `stalled`. */
+  fz_trainer *trainer = (fz_trainer *)(void *)((char *)timer - offsetof(fz_trainer, stalled));
+
+  if (trainer->state != FZ_TRAINER_LISTING)
+    return;
+  fz_trainer_refuse(trainer, true, FZ_CODE_TOO_MANY,
+                    "the parameters came to a stop at %zu of %" PRIu64 " and are not kept: try again",
+                    fz_params_count(trainer->listed), trainer->n_params);
+}
+
+void fz_trainer_expect_params(fz_trainer *trainer) {
+  trainer->stalled.fire = on_stalled;
+  fz_timer_start(&trainer->core->timers, &trainer->stalled, FZ_LISTING_STALL_MS);
 }
 
 fz_trainer *fz_trainer_free(fz_trainer *trainer) {

@@ -7,6 +7,7 @@
 
 #include "daemon/connection.h"
 #include "daemon/core.h"
+#include "daemon/timers.h"
 #include "protocol/message.h"
 #include "protocol/params.h"
 
@@ -56,12 +57,15 @@ struct fz_trainer {
 
   fz_params *listed;   /* its parameter table, as far as it has come */
   size_t listed_bytes; /* its memory, as counted in the core's */
+  fz_timer stalled;    /* runs while more of it must come */
 };
 
 /** -ENOMEM. */
 int fz_trainer_new(fz_trainer **ret_trainer, fz_core *core, fz_connection *connection);
 /** Gives up its place in its run. Takes NULL, returns NULL. */
 fz_trainer *fz_trainer_free(fz_trainer *trainer);
+/** It was asked for its parameters, or has sent some: the next ones must come within FZ_LISTING_STALL_MS. */
+void fz_trainer_expect_params(fz_trainer *trainer);
 /** Frees the parameter table that it has sent, and gives its memory back to the others. */
 void fz_trainer_drop_listed(fz_trainer *trainer);
 

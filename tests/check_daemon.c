@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
+#include <uv.h>
 
 #include "daemon/clock.h"
 #include "daemon/core.h"
@@ -17,6 +18,7 @@
 #include "daemon/options.h"
 #include "daemon/recent.h"
 #include "daemon/run.h"
+#include "daemon/session.h"
 #include "daemon/systemd.h"
 #include "daemon/text.h"
 #include "daemon/timers.h"
@@ -345,6 +347,118 @@ START_TEST(runs_are_bounded)
 }
 END_TEST
 
+START_TEST(ended_runs_are_bounded_by_their_tables)
+{
+  enum { RUNS = 5, LEFT = 2 };
+  fz_core core = FZ_CORE_NULL;
+  fz_params *params = NULL;
+  fz_run *run = NULL;
+  char name[FZ_PARAM_NAME_MAX + 1];
+
+  fz_log_init(&core.log, STDERR_FILENO, FZ_LOG_ERROR, FZ_LOG_HUMAN);
+  ck_assert_int_eq(fz_core_init(&core, "/nowhere", NULL), 0);
+  ck_assert_int_eq(fz_params_new(&params), 0);
+  memset(name, 'x', FZ_PARAM_NAME_MAX);
+  while (fz_params_memory(params) < FZ_ENDED_BYTES_MAX / (LEFT + 1) + 1)
+    ck_assert_int_eq(fz_params_add(params, name, FZ_PARAM_NAME_MAX, 1, true, NULL, NULL), 0);
+  for (int i = 0; i < RUNS; i++) {
+    snprintf(name, sizeof(name), "run%d", i);
+    ck_assert_int_eq(fz_core_add(&core, name, name, &run), 0);
+    run->idle_ms = (uint64_t)(RUNS - i);
+    run->params = fz_params_ref(params); /* each counts, though here all are one */
+  }
+  ck_assert_int_eq(fz_core_add(&core, "empty", "empty", &run), 0);
+  run->idle_ms = 0;
+  fz_core_run_ended(&core);
+  ck_assert_uint_eq(core.n_runs, RUNS + 1);
+  fz_timers_run(&core.timers);
+  ck_assert_uint_eq(core.n_runs, LEFT + 1);
+  ck_assert_ptr_nonnull(fz_core_find(&core, "run0"));
+  ck_assert_ptr_nonnull(fz_core_find(&core, "run1"));
+  ck_assert_ptr_nonnull(fz_core_find(&core, "empty"));
+
+  /* One alone may be as large as a table may be. */
+  memset(name, 'x', FZ_PARAM_NAME_MAX);
+  while (fz_params_memory(params) < FZ_ENDED_BYTES_MAX)
+    ck_assert_int_eq(fz_params_add(params, name, FZ_PARAM_NAME_MAX, 1, true, NULL, NULL), 0);
+  fz_core_run_ended(&core);
+  fz_timers_run(&core.timers);
+  ck_assert_ptr_nonnull(fz_core_find(&core, "run0"));
+  ck_assert_ptr_null(fz_core_find(&core, "run1"));
+  fz_params_unref(params);
+  fz_core_deinit(&core);
+}
+END_TEST
+
+static void session_ended(fz_session *session, void *user) {
+  (void)session;
+  ++*(int *)user;
+}
+
+static void send_line(int fd, const char *line) {
+  ck_assert_int_eq(send(fd, line, strlen(line), MSG_NOSIGNAL), (ssize_t)strlen(line));
+}
+
+/** What has come, after the loop has done what there was to do. */
+static void receive(uv_loop_t *loop, int fd, char *text, size_t size) {
+  for (int i = 0; i < 5; i++)
+    uv_run(loop, UV_RUN_NOWAIT);
+  const ssize_t n = recv(fd, text, size - 1, MSG_DONTWAIT);
+  text[n > 0 ? n : 0] = '\0';
+}
+
+static const char half_hello[] =
+  "{\"type\":\"hello\",\"protocol\":1,\"run\":\"half\",\"framework\":\"x\",\"job\":\"j\",\"attempt\":0,\"rank\":0,"
+  "\"world\":1,\"pid\":7,\"n_params\":3,\"layout\":\"0123456789abcdef\",\"baseline\":\"0123456789abcdef\"}\n";
+static const char one_param[] = "{\"type\":\"params\",\"first\":%d,\"params\":[[\"p%d\",1,true,true,true]]}\n";
+
+/* A trainer that stops in the middle of its list keeps neither memory nor its place for ever. */
+START_TEST(stalled_list_ends)
+{
+  fz_core core = FZ_CORE_NULL;
+  fz_session *session = NULL;
+  fz_connection *connection = NULL;
+  uv_loop_t loop;
+  char text[4096], part[128];
+  int fds[2], ended = 0;
+
+  fz_log_init(&core.log, STDERR_FILENO, FZ_LOG_ERROR, FZ_LOG_HUMAN);
+  ck_assert_int_eq(fz_core_init(&core, "/nowhere", NULL), 0);
+  ck_assert_int_eq(uv_loop_init(&loop), 0);
+  ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds), 0);
+  const struct fz_peer peer = { .pid = getpid(), .uid = geteuid(), .gid = getegid() };
+  ck_assert_int_eq(fz_session_new(&session, &core, false, session_ended, &ended), 0);
+  ck_assert_int_eq(fz_connection_new(&connection, &loop, fds[0], &peer, &fz_session_events, &core.traffic, session), 0);
+  fz_session_start(session, connection);
+
+  send_line(fds[1], half_hello);
+  receive(&loop, fds[1], text, sizeof(text));
+  ck_assert_ptr_nonnull(strstr(text, "need"));
+  for (int i = 0; i < 2; i++) {
+    ck_assert_uint_gt(fz_timers_delay(&core.timers), FZ_LISTING_STALL_MS / 2);
+    ck_assert_uint_le(fz_timers_delay(&core.timers), FZ_LISTING_STALL_MS);
+    core.timers.first->due -= FZ_LISTING_STALL_MS / 2 + 1; /* as if that time had gone by */
+    snprintf(part, sizeof(part), one_param, i, i);
+    send_line(fds[1], part);
+    receive(&loop, fds[1], text, sizeof(text));
+    ck_assert_str_eq(text, "");
+  }
+  ck_assert_uint_gt(core.listing_bytes, 0);
+  core.timers.first->due = 1;
+  fz_timers_run(&core.timers);
+  receive(&loop, fds[1], text, sizeof(text));
+  ck_assert_ptr_nonnull(strstr(text, "too_many"));
+  ck_assert_ptr_nonnull(strstr(text, "at 2 of 3"));
+  ck_assert_int_eq(ended, 1);
+  ck_assert_uint_eq(core.listing_bytes, 0);
+  ck_assert_uint_eq(core.traffic.input, 0);
+  ck_assert_uint_eq(core.traffic.output, 0);
+  (void)close(fds[1]);
+  ck_assert_int_eq(uv_loop_close(&loop), 0);
+  fz_core_deinit(&core);
+}
+END_TEST
+
 START_TEST(run_keeps_the_newest_metrics)
 {
   fz_core core = FZ_CORE_NULL;
@@ -422,6 +536,8 @@ Suite *fz_suite(void) {
   tcase_add_test(other, a_long_command_is_not_written_out);
   tcase_add_test(other, recent_ring);
   tcase_add_test(other, runs_are_bounded);
+  tcase_add_test(other, ended_runs_are_bounded_by_their_tables);
+  tcase_add_test(other, stalled_list_ends);
   tcase_add_test(other, run_keeps_the_newest_metrics);
   tcase_add_test(other, notify);
   suite_add_tcase(suite, options);
