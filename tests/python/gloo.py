@@ -186,3 +186,11 @@ def check_equal(steps, world):
         for rank, note in enumerate(notes):
             fz.equal(note["frozen"], notes[0]["frozen"], f"what rank {rank} has frozen at step {step}")
             fz.equal(note["hash"], notes[0]["hash"], f"parameters of rank {rank} after step {step}")
+
+
+def change(scene, *words):
+    """A change that must be applied on all ranks; the step from which on it is in force."""
+    result = scene.ctl(*words, "--yes", "--json")
+    fz.equal(result.status, 0, f"{words}: {result!r}")
+    fz.check(result.data["applied"], "the change was applied", result.data)
+    return result.data["step"]

@@ -17,6 +17,7 @@ Parts, and who owns what
     _state       sentences, summary, checkpoints
     _extension   Extension: how an adapter takes part; _adapters: which of those here a model needs
     _ddp         DDP's reducers follow the flags; _reducer: how one is built anew
+    _fsdp, _compile, _cudagraphs, _zero: what FSDP, torch.compile, CUDA graphs and DeepSpeed need, or cannot do
     _handle      a freezer_t of libfreezer, or what stands for it where there is none
     _library     finding and typing libfreezer
     _client      Client: the control protocol, as freezerctl speaks it; _places: where the socket is
@@ -40,6 +41,7 @@ from __future__ import annotations
 
 from ._attach import attach
 from ._client import Client
+from ._cudagraphs import CudaGraphs
 from ._errors import FreezerError, LayoutError, NoMatch, NotConnected, NotCovered, Refused, RulesError
 from ._extension import Extension
 from ._flags import Change
@@ -51,6 +53,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Change",
     "Client",
+    "CudaGraphs",
     "Extension",
     "FreezerError",
     "LayoutError",

@@ -84,7 +84,7 @@ def attach(
     where = Where(run, socket, framework, job, attempt, rank, world, step, epoch, _rules_text(rules), timeout)
     slots = _names.collect(model)
     given = len(extensions)
-    extensions = _adapters.choose(model, slots, extensions, rewrap)
+    extensions = _adapters.choose(model, optimizers, slots, extensions, rewrap)
     for extension in extensions[:given]:
         extension.register(slots)
     if optimizers:
