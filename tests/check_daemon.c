@@ -347,20 +347,29 @@ START_TEST(runs_are_bounded)
 }
 END_TEST
 
+/** Names until the table takes so much. */
+static void fill(fz_params *params, size_t bytes) {
+  char name[FZ_PARAM_NAME_MAX];
+  int r = 0;
+
+  memset(name, 'x', sizeof(name));
+  while (r == 0 && fz_params_memory(params) < bytes)
+    r = fz_params_add(params, name, sizeof(name), 1, true, NULL, NULL);
+  ck_assert_int_eq(r, 0);
+}
+
 START_TEST(ended_runs_are_bounded_by_their_tables)
 {
   enum { RUNS = 5, LEFT = 2 };
   fz_core core = FZ_CORE_NULL;
   fz_params *params = NULL;
   fz_run *run = NULL;
-  char name[FZ_PARAM_NAME_MAX + 1];
+  char name[32];
 
   fz_log_init(&core.log, STDERR_FILENO, FZ_LOG_ERROR, FZ_LOG_HUMAN);
   ck_assert_int_eq(fz_core_init(&core, "/nowhere", NULL), 0);
   ck_assert_int_eq(fz_params_new(&params), 0);
-  memset(name, 'x', FZ_PARAM_NAME_MAX);
-  while (fz_params_memory(params) < FZ_ENDED_BYTES_MAX / (LEFT + 1) + 1)
-    ck_assert_int_eq(fz_params_add(params, name, FZ_PARAM_NAME_MAX, 1, true, NULL, NULL), 0);
+  fill(params, FZ_ENDED_BYTES_MAX / (LEFT + 1) + 1);
   for (int i = 0; i < RUNS; i++) {
     snprintf(name, sizeof(name), "run%d", i);
     ck_assert_int_eq(fz_core_add(&core, name, name, &run), 0);
@@ -378,9 +387,7 @@ START_TEST(ended_runs_are_bounded_by_their_tables)
   ck_assert_ptr_nonnull(fz_core_find(&core, "empty"));
 
   /* One alone may be as large as a table may be. */
-  memset(name, 'x', FZ_PARAM_NAME_MAX);
-  while (fz_params_memory(params) < FZ_ENDED_BYTES_MAX)
-    ck_assert_int_eq(fz_params_add(params, name, FZ_PARAM_NAME_MAX, 1, true, NULL, NULL), 0);
+  fill(params, FZ_ENDED_BYTES_MAX);
   fz_core_run_ended(&core);
   fz_timers_run(&core.timers);
   ck_assert_ptr_nonnull(fz_core_find(&core, "run0"));
