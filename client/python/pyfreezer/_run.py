@@ -8,21 +8,16 @@ The hook is set when the script imports torch, which nothing here does: a script
 from __future__ import annotations
 
 import argparse
-import functools
 import importlib.abc
 import importlib.machinery
 import importlib.util
-import io
 import os
-import pkgutil
-import runpy
 import sys
 import types
-import zipfile
 from collections.abc import Sequence
 from typing import Any, Callable
 
-from . import _log, _names, _owners, _rules
+from . import _log, _names, _owners, _rules, _script
 from ._attach import attach
 from ._errors import FreezerError, NotConnected, RulesError
 from ._session import Session
@@ -52,9 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _after_import("torch.optim.optimizer", lambda module: first_step.wait(module))
     sys.argv[:] = [options.script, *options.arguments]
     if options.module:
-        _run_module(options.script)
+        _script.run_module(options.script)
     else:
-        _run_script(options.script)
+        _script.run_file(options.script)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -82,85 +77,6 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     run.add_argument("script", metavar="SCRIPT", help="its name; then its arguments, none of which is read here")
     run.add_argument("arguments", metavar="ARGUMENT", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
-
-
-# --- as python does it ---
-
-
-def _new_main() -> types.ModuleType:
-    main_module = types.ModuleType("__main__")
-    main_module.__dict__["__builtins__"] = sys.modules["builtins"]
-    _new_main.replaced = sys.modules["__main__"]  # type: ignore[attr-defined] # its globals must stay
-    sys.modules["__main__"] = main_module
-    return main_module
-
-
-def _run_module(name: str) -> None:
-    """As `python -m`: what finds and runs the module there does it here, in a fresh __main__."""
-    _new_main()
-    runpy._run_module_as_main(name)  # type: ignore[attr-defined]
-
-
-def _run_script(path: str) -> None:
-    if os.path.isdir(path) or zipfile.is_zipfile(path):
-        _new_main()
-        _first_in_path(path)
-        runpy._run_module_as_main("__main__", alter_argv=False)  # type: ignore[attr-defined]
-        return
-    absolute = os.path.abspath(path)
-    try:
-        code = _compile(absolute)
-    except OSError as error:
-        print(f"pyfreezer: can't open file {absolute!r}: [Errno {error.errno}] {error.strerror}", file=sys.stderr)
-        sys.exit(2)
-    except (SyntaxError, ValueError):
-        _hide_frames(None)
-        raise
-    main_module = _new_main()
-    main_module.__file__ = absolute
-    main_module.__dict__["__cached__"] = None
-    main_module.__loader__ = importlib.machinery.SourceFileLoader("__main__", absolute)
-    _first_in_path(os.path.dirname(os.path.realpath(path)))
-    try:
-        exec(code, main_module.__dict__)
-    except SystemExit:
-        raise
-    except BaseException:
-        _hide_frames(main_module.__dict__)
-        raise
-
-
-def _compile(path: str) -> types.CodeType:
-    with io.open_code(path) as file:
-        code = pkgutil.read_code(file)  # type: ignore[attr-defined] # a .pyc
-    if code is None:
-        with io.open_code(path) as file:
-            code = compile(file.read(), path, "exec", dont_inherit=True)
-    return code
-
-
-def _first_in_path(folder: str) -> None:
-    """In place of the working directory, which `python -m pyfreezer` put there; with -P neither is there."""
-    if not getattr(sys.flags, "safe_path", False) and not sys.flags.isolated:
-        sys.path[0] = folder
-
-
-def _hide_frames(namespace: dict[str, Any] | None) -> None:
-    """An exception is on its way out of the script: what shows it shall see the script's frames alone."""
-    sys.excepthook = functools.partial(_show, sys.excepthook, namespace)
-
-
-def _show(
-    hook: Callable[..., object],
-    namespace: dict[str, Any] | None,
-    cls: type[BaseException],
-    error: BaseException,
-    traceback: types.TracebackType | None,
-) -> None:
-    while traceback is not None and traceback.tb_frame.f_globals is not namespace:
-        traceback = traceback.tb_next
-    error.__traceback__ = traceback
-    hook(cls, error, traceback)
 
 
 # --- when torch comes, and when an optimizer steps ---
