@@ -11,6 +11,8 @@
 #include "protocol/limits.h"
 #include "protocol/utf8.h"
 
+enum { ROOM_FOR_LIBFYAML = 256 * 1024 };
+
 struct anchor {
   char *name;
   struct fz_yaml_node *node;
@@ -240,6 +242,17 @@ static int read_events(struct builder *builder, struct fy_parser *parser) {
   return r;
 }
 
+/*
+ * libfyaml crashes where it has no memory for the name that it gives to a text. A freezerd that reads its rules again
+ * serves runs: it finds out before that there is none.
+ */
+static int check_memory(void) {
+  void *volatile room = malloc(ROOM_FOR_LIBFYAML); /* or the compiler takes it for granted */
+  const int r = room ? 0 : -ENOMEM;
+  free(room);
+  return r;
+}
+
 static int parse(struct builder *builder) {
   struct fy_diag_cfg diag_config;
   fy_diag_cfg_default(&diag_config);
@@ -275,6 +288,8 @@ static int check_bytes(struct builder *builder) {
 int fz_yaml_parse(fz_yaml *yaml, const char *text, size_t length, struct fz_yaml_error *ret_error) {
   struct builder builder = { .yaml = yaml, .text = text, .length = length, .error = ret_error };
   int r = check_bytes(&builder);
+  if (!r && length > 0)
+    r = check_memory();
   if (!r && length > 0)
     r = parse(&builder);
   for (size_t i = 0; i < builder.n_anchors; i++)
