@@ -80,7 +80,6 @@ static void take_ranks(fz_run *run) {
 
 /** Whether what is known of the run explains its plan; what was saved and not yet published goes into the next one. */
 static void take_decisions(fz_run *run) {
-  fz_layers *in_force = NULL;
   uint64_t gen = 0;
 
   run->adopted = run->planned;
@@ -89,10 +88,7 @@ static void take_decisions(fz_run *run) {
   run->adopted = false;
   run->extend = gen > run->plan.gen;
   fz_layers_published(run->layers, run->plan.gen);
-  if (fz_layers_clone(run->layers, &in_force) == 0) {
-    fz_layers_free(run->in_force);
-    run->in_force = in_force;
-  }
+  fz_layers_published(run->in_force, run->plan.gen);
 }
 
 /** Gives a new run what the segment and the state directory know. The segment is consumed on success. */

@@ -90,9 +90,8 @@ static int make_plan(fz_run *run, uint64_t step, uint64_t epoch, fz_plan *plan) 
 
 /* -------------------------------------------------------------------------------------------------------- publishing */
 
-/** The plan is in the gate. */
-static void commit(fz_run *run, fz_plan *plan, uint64_t step, uint64_t epoch) {
-  fz_layers *in_force;
+/** The plan is in the gate. It, and the layers that it was made of, are consumed. */
+static void commit(fz_run *run, fz_plan *plan, fz_layers *in_force, uint64_t step, uint64_t epoch) {
   const bool first = run->plan.gen == 0;
 
   fz_plan_deinit(&run->plan);
@@ -105,14 +104,12 @@ static void commit(fz_run *run, fz_plan *plan, uint64_t step, uint64_t epoch) {
     run->adopted = false;
     fz_run_clear_warnings(run);
   }
+  fz_layers_free(run->in_force);
+  run->in_force = in_force;
   fz_layers_published(run->layers, run->plan.gen);
-  if (fz_layers_anchor(run->layers, step, epoch) < 0)
+  fz_layers_published(run->in_force, run->plan.gen);
+  if (fz_layers_anchor(run->layers, step, epoch) < 0 || fz_layers_anchor(run->in_force, step, epoch) < 0)
     fz_run_warn(run, "out of memory: the anchor of the rules may move");
-  /* Without the copy a later `for N` is counted once more from older layers: better late than not at all. */
-  if (fz_layers_clone(run->layers, &in_force) == 0) {
-    fz_layers_free(run->in_force);
-    run->in_force = in_force;
-  }
   fz_log_write(&run->core->log, FZ_LOG_DEBUG, FZ_LOG_ABOUT(.event = "plan", .run = run->name, .gen = run->plan.gen),
                "gen %" PRIu64 " from step %" PRIu64 ", %zu rows, %zu masks%s", run->plan.gen, run->plan.active_from,
                run->plan.n_rows, run->plan.n_masks, first ? ", the first" : "");
@@ -143,6 +140,7 @@ enum attempt { DONE, AGAIN, WAIT };
 static enum attempt attempt(fz_run *run, uint64_t margin) {
   uint64_t started, gen, step, epoch;
   fz_plan plan = FZ_PLAN_NULL;
+  fz_layers *in_force = NULL;
   const bool extension = run->plan.gen > 0 && !has_queued(run);
 
   fz_gate_read(run->segment, &started, &gen);
@@ -162,6 +160,9 @@ static enum attempt attempt(fz_run *run, uint64_t margin) {
   if (active_from > step)
     step = active_from;
   int r = make_plan(run, step, epoch, &plan);
+  /* What `list` and `explain` are answered from must not fail when the plan is out already. */
+  if (r == 0)
+    r = fz_layers_clone(run->layers, &in_force);
   if (r == 0)
     r = fz_state_save(run, run->layers, NULL, NULL);
   if (r == 0) {
@@ -170,7 +171,9 @@ static enum attempt attempt(fz_run *run, uint64_t margin) {
     r = fz_segment_publish(run->segment, &plan);
   }
   if (r == 0)
-    commit(run, &plan, step, epoch);
+    commit(run, &plan, in_force, step, epoch);
+  else
+    fz_layers_free(in_force);
   fz_plan_deinit(&plan);
   if (r == FZ_PUBLISH_LATE)
     return AGAIN;
