@@ -8,6 +8,7 @@
 
 #include "daemon/control.h"
 #include "daemon/history.h"
+#include "daemon/pending.h"
 #include "daemon/run.h"
 
 /* Bytes of one part, and of all of them: what a client that reads slowly may have queued bounds the answer. */
@@ -24,6 +25,7 @@ struct fate {
 
 struct telling {
   fz_client *client;
+  const fz_run *run;
   uint64_t id;
   struct fate *fates;
   size_t n_fates, size;
@@ -70,6 +72,19 @@ static bool take_fate(struct telling *telling, uint64_t change, struct fate *ret
   return false;
 }
 
+/**
+ * Whether a change of which no line says what became of it is on its way still. If not, that line could not be written,
+ * or freezerd was killed before it: the plan that holds has the change, at a step that is not known any more.
+ */
+static bool is_pending(const fz_run *run, const fz_json *line) {
+  const uint64_t serial = integer_of(line, "serial", 0), incarnation = integer_of(line, "incarnation", 0);
+
+  for (const fz_pending *pending = run->pendings; pending; pending = pending->next)
+    if (pending->serial == serial)
+      return true;
+  return incarnation < run->incarnation ? run->plan.gen == 0 : integer_of(line, "gen", 0) > fz_run_gen_held(run);
+}
+
 /* -------------------------------------------------------------------------------------------------------------- writing */
 
 static void write_patterns(fz_json_writer *writer, const fz_json *patterns) {
@@ -102,7 +117,8 @@ static void write_entry(struct telling *telling, fz_json_writer *writer, const f
     .gen = integer_of(line, "gen", 0),
     .step = is_change ? FZ_TIME_NEVER : integer_of(line, "step", FZ_TIME_NEVER),
   };
-  const bool over = !is_change || take_fate(telling, integer_of(line, "serial", 0), &fate);
+  const bool over =
+    !is_change || take_fate(telling, integer_of(line, "serial", 0), &fate) || !is_pending(telling->run, line);
 
   fz_write_begin_object(writer, NULL);
   fz_write_string(writer, "time", text_of(line, "time"));
@@ -178,7 +194,7 @@ static int tell(struct telling *telling, struct fz_history_cursor *cursor, bool 
 
 void fz_op_history(fz_client *client, const fz_request *request) {
   const fz_run *run = fz_control_run(client, request);
-  struct telling telling = { .client = client, .id = request->id, .limit = request->limit };
+  struct telling telling = { .client = client, .run = run, .id = request->id, .limit = request->limit };
   struct fz_history_cursor cursor = { 0 };
   char *text = NULL;
   bool more = false;
