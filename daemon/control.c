@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/batch.h"
 #include "daemon/control.h"
 #include "daemon/progress.h"
 #include "daemon/rules/selector.h"
@@ -59,7 +60,13 @@ void fz_control_line(fz_client *client, const fz_json *root) {
                     "this socket is for looking only: changes are made at %s", client->core->socket);
     return;
   }
+  /* Only these can be tried on what is not on disk yet: they have a mask that says what they are about. */
+  const bool joins = ops[request.op] == fz_op_change && request.n_patterns && !request.dry_run;
+  if (!joins)
+    fz_batches_settle(client->core);
   ops[request.op](client, &request);
+  if (!joins)
+    fz_batches_settle(client->core);
 }
 
 /* ------------------------------------------------------------------------------------------------------ which run */

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/batch.h"
 #include "daemon/control.h"
 #include "daemon/guards.h"
 #include "daemon/pending.h"
@@ -15,10 +16,7 @@
 #include "daemon/rules/explain.h"
 #include "daemon/rules/planner.h"
 #include "daemon/run.h"
-#include "daemon/run_rules.h"
-#include "daemon/state.h"
 #include "daemon/text.h"
-#include "daemon/watchers.h"
 #include "protocol/mask.h"
 
 /** A change while it is tried: nothing of the run is touched before it is accepted. */
@@ -27,8 +25,9 @@ struct trial {
   const fz_request *request;
   fz_run *run;
   fz_pending *pending;
-  fz_layers *layers; /* a clone, with the change done to it */
-  fz_plan plan;      /* what it would be */
+  const fz_layers *before; /* without the change */
+  fz_layers *layers;       /* a clone, with the change done to it */
+  fz_plan plan;            /* what it would be */
   uint64_t step, epoch;
   struct fz_change_counts counts;
 };
@@ -96,7 +95,7 @@ static int bind_rules(struct trial *trial) {
   return r == 0 ? 0 : -EINVAL;
 }
 
-/** Patterns, window or rules. Not 0: an error was answered. */
+/** Patterns or rules. Not 0: an error was answered. */
 static int read_request(struct trial *trial) {
   fz_pending *pending = trial->pending;
 
@@ -119,7 +118,7 @@ static int read_request(struct trial *trial) {
   const size_t n = fz_params_count(trial->run->params);
   pending->outcome.matched = fz_mask_count(pending->mask, n);
   pending->outcome.matched_elements = fz_mask_elements(trial->run->params, pending->mask);
-  return check_window(trial);
+  return 0;
 }
 
 /* ----------------------------------------------------------------------------------------------------------- trying */
@@ -146,7 +145,7 @@ static void answer_nothing(struct trial *trial) {
 /** Does the change to a clone of the layers. Not 0: answered. */
 static int try_change(struct trial *trial) {
   const size_t max_masks = fz_segment_masks_for(fz_params_count(trial->run->params));
-  int r = fz_layers_clone(trial->run->layers, &trial->layers);
+  int r = fz_layers_clone(trial->before, &trial->layers);
 
   if (r == 0)
     r = fz_pending_apply(trial->pending, trial->layers, trial->step, trial->epoch, &trial->counts);
@@ -243,6 +242,8 @@ static char *undo_of(const struct trial *trial) {
   }
   if (run->plan.gen == 0 || run->adopted)
     return NULL;
+  if (run->batch.n)
+    return NULL;
   for (const fz_pending *pending = run->pendings; pending; pending = pending->next)
     if (pending->gen == 0)
       return NULL;
@@ -269,8 +270,8 @@ static void take_notes(const struct trial *trial) {
       (pending->at_step == FZ_TIME_NEVER || pending->at_step <= trial->step)) {
     const size_t first = fz_mask_next(pending->mask, fz_params_count(trial->run->params), 0);
     struct fz_cause cause;
-    why = fz_layers_cause(trial->run->layers, trial->step, trial->epoch, first, &cause) == 0
-            ? fz_cause_text(trial->run->layers, &cause, first)
+    why = fz_layers_cause(trial->before, trial->step, trial->epoch, first, &cause) == 0
+            ? fz_cause_text(trial->before, &cause, first)
             : NULL;
     fz_outcome_note(outcome, "already %s by %s; now held by your override",
                     pending->op == FZ_OP_FREEZE ? "frozen" : "training", why ? why : "what was decided before");
@@ -295,7 +296,8 @@ static int measure(struct trial *trial) {
     after = before + words;
     changed = after + words;
     /* After a restart without state what holds is the old plan, whatever the layers say. */
-    r = run->adopted ? fz_run_mask(run, before) : fz_layers_eval(run->layers, trial->step, trial->epoch, before, NULL);
+    r =
+      run->adopted ? fz_run_mask(run, before) : fz_layers_eval(trial->before, trial->step, trial->epoch, before, NULL);
     if (r == 0)
       r = fz_layers_eval(trial->layers, trial->step, trial->epoch, after, NULL);
   }
@@ -320,123 +322,29 @@ static int measure(struct trial *trial) {
   return outcome->text ? 0 : no_memory(trial);
 }
 
-/* ---------------------------------------------------------------------------------------------------------- accepting */
+/* ------------------------------------------------------------------------------------------------------- all of it */
 
-static void say_accepted(const struct trial *trial) {
-  const fz_pending *pending = trial->pending;
-  const fz_run *run = trial->run;
-  const char *reason = pending->reason ? pending->reason : "";
-  char uid[40] = "";
-
-  /* Who it says it is, and who it is; without a name the two are the same. */
-  if (trial->request->by_user)
-    snprintf(uid, sizeof(uid), "(uid %" PRIu64 ")", pending->uid);
-  fz_log_write(&run->core->log, FZ_LOG_NOTICE,
-               FZ_LOG_ABOUT(.event = "change", .run = run->name, .gen = pending->gen,
-                            .peer = fz_connection_peer(trial->client->connection)),
-               "%s%s%s: %s%s%s%s; %s", pending->by, *uid ? " " : "", uid, pending->outcome.text, *reason ? ", \"" : "",
-               reason, *reason ? "\"" : "", pending->gen ? "published" : "queued until the ranks can take it");
-  fz_watch_tell(run->core,
-                FZ_EVENT(.event = "accepted", .run = run, .has = pending->gen ? FZ_EVENT_GEN : 0, .gen = pending->gen,
-                         .froze = pending->outcome.delta.froze, .unfroze = pending->outcome.delta.unfroze,
-                         .by = pending->by, .reason = pending->reason, .text = pending->outcome.text));
-}
-
-static void answer_part(struct trial *trial, const fz_pending *pending) {
-  fz_json_writer *writer = &trial->client->core->writer;
-
-  fz_answer_part_begin(writer, trial->request->id);
-  fz_write_bool(writer, "accepted", true);
-  if (pending->gen)
-    fz_write_integer(writer, "gen", pending->gen);
-  else
-    fz_write_null(writer, "gen");
-  fz_write_end_object(writer);
-  fz_client_send(trial->client);
-}
-
-/** Whose the rules are with this change; false: it leaves the rules alone. */
-static bool new_rules(const struct trial *trial, struct fz_state_rules *ret_rules) {
-  const fz_pending *pending = trial->pending;
-
-  *ret_rules = (struct fz_state_rules){ FZ_RULES_CONTROL, pending->source, pending->by };
-  if (pending->op == FZ_OP_REVERT) {
-    *ret_rules = (struct fz_state_rules){ pending->rules_origin, pending->source, pending->rules_by };
-    return fz_layers_rules(trial->layers) != fz_layers_rules(trial->run->layers);
-  }
-  return pending->op == FZ_OP_RULES_LOAD || pending->op == FZ_OP_RULES_UNLOAD;
-}
-
-/** Puts it on disk. Not 0: an error was answered, and nothing has changed. */
-static int keep(struct trial *trial, const struct fz_state_rules *rules) {
+/** Whatever waits for the disk and has to do with it goes first. */
+static void begin(struct trial *trial) {
   fz_run *run = trial->run;
-  const struct fz_record record = {
-    .event = "change",
-    .gen = run->plan.gen + 1,
-    .has_step = true,
-    .step = trial->step,
-    .pending = trial->pending,
-  };
-  const int r = fz_state_save(run, trial->layers, rules, &record);
 
-  if (r == 0) {
-    trial->pending->serial = run->serial;
-    return 0;
-  }
-  fz_client_error(trial->client, trial->request->id, r == -E2BIG ? FZ_CODE_TOO_MANY : FZ_CODE_INTERNAL,
-                  r == -E2BIG ? "'freezerctl auto' and 'unpin' make room" : NULL,
-                  "the change cannot be saved in %s, nothing was changed: %s",
-                  run->core->state_dir ? run->core->state_dir : "memory",
-                  r == -E2BIG ? "the run's overrides, pins and rules take more than 1 MiB" : strerror(-r));
-  return r;
+  if (!fz_batch_takes(run, trial->pending->mask))
+    fz_batches_settle(run->core);
+  trial->before = fz_batch_layers(run);
+  fz_publisher_point(run, &trial->step, &trial->epoch);
 }
 
-/** The change becomes the run's. */
-static void accept_change(struct trial *trial) {
+static void finish(struct trial *trial) {
   fz_run *run = trial->run;
-  fz_pending *pending = trial->pending;
-  fz_waiter *waiter = NULL;
-  struct fz_state_rules rules;
-  const bool of_rules = new_rules(trial, &rules);
 
-  /* First what can refuse it without a trace: what is saved is in force after a restart, whatever was answered. */
-  if (trial->request->wait_ms > 0 &&
-      fz_waiter_new(&waiter, trial->client, trial->request->id, trial->request->wait_ms) < 0) {
-    fz_client_error(trial->client, trial->request->id, FZ_CODE_TOO_MANY, NULL,
-                    "this connection has too many requests open");
+  if (trial->request->dry_run) {
+    answer_now(trial, trial->pending, true);
     return;
   }
-  /* On disk before it is published, published before it is answered. */
-  if (keep(trial, of_rules ? &rules : NULL) < 0) {
-    if (waiter)
-      fz_waiter_free(waiter);
+  if (fz_batch_add(run, trial->client, trial->request, trial->pending, trial->layers, trial->step) < 0)
     return;
-  }
-  fz_layers_free(run->layers);
-  run->layers = trial->layers;
+  trial->pending = NULL;
   trial->layers = NULL;
-  trial->pending = NULL;
-  if (of_rules) {
-    fz_run_forget_anchors(run);
-    fz_run_name_rules(run, rules.origin, rules.source, rules.by);
-    run->rules_unproven = false;
-  }
-  fz_pending_enqueue(pending);
-  fz_publisher_run(run);
-  trial->pending = pending; /* on loan: it is the run's, and nothing can have applied it yet */
-  say_accepted(trial);
-  trial->pending = NULL;
-  if (waiter && !fz_run_lives(run)) {
-    fz_waiter_free(waiter); /* for a launch that may never come */
-    waiter = NULL;
-  }
-  if (!waiter) {
-    answer_now(trial, pending, false);
-    return;
-  }
-  waiter->pending = pending;
-  pending->waiter = waiter;
-  answer_part(trial, pending);
 }
 
 void fz_op_change(fz_client *client, const fz_request *request) {
@@ -449,23 +357,22 @@ void fz_op_change(fz_client *client, const fz_request *request) {
 
   if (!trial.run)
     return;
-  if (trial.run->n_pendings >= FZ_PENDING_MAX) {
+  if (trial.run->n_pendings + trial.run->batch.n >= FZ_PENDING_MAX) {
     fz_client_error(client, request->id, FZ_CODE_TOO_MANY, "'freezerctl status' names the rank that holds them up",
                     "%u changes wait for the ranks of run %s already", FZ_PENDING_MAX, trial.run->name);
     return;
   }
-  fz_publisher_point(trial.run, &trial.step, &trial.epoch);
   if (fz_pending_new(&trial.pending, trial.run, request, fz_connection_peer(client->connection)->uid) < 0) {
     no_memory(&trial);
     return;
   }
-  if (read_request(&trial) == 0 && try_change(&trial) == 0 && measure(&trial) == 0 &&
-      fz_guard_judge(client, request, trial.run, trial.layers, &trial.plan, &trial.pending->outcome) == 0 &&
-      fz_guard_revert(client, request, trial.pending, &trial.pending->outcome) == 0) {
-    if (request->dry_run)
-      answer_now(&trial, trial.pending, true);
-    else
-      accept_change(&trial);
+  if (read_request(&trial) == 0) {
+    begin(&trial);
+    if (check_window(&trial) == 0 && try_change(&trial) == 0 && measure(&trial) == 0 &&
+        fz_guard_judge(client, request, trial.run, trial.before, trial.layers, &trial.plan, &trial.pending->outcome) ==
+          0 &&
+        fz_guard_revert(client, request, trial.pending, &trial.pending->outcome) == 0)
+      finish(&trial);
   }
   release(&trial);
 }

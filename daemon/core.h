@@ -30,6 +30,7 @@
  * HOW A CHANGE GOES
  *
  *   control_change   reads a request, tries it on a clone of the run's layers, judges the plan (guards)
+ *   batch            what was tried, until the loop has read what else clients want: on disk, all in one write
  *   pending          what was accepted, until every rank has it
  *   publisher        layers -> plan -> gate, as soon as the ranks are attached and the ring has room
  *   trainer          `applied` of the ranks; when all have said it, the pending is answered and becomes history
@@ -58,6 +59,7 @@ struct fz_core {
   char *default_source;      /* its path */
   fz_run *runs;              /* by the time at which they came, oldest first */
   size_t n_runs;
+  size_t n_batched; /* changes in the runs' batches, batch.h */
   fz_watcher *watchers;
   fz_waiter *waiters;        /* of `wait` */
   fz_hold *holds;            /* hold.h */

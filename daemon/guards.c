@@ -92,7 +92,7 @@ bool fz_guard_no_such(fz_client *client, const fz_request *request, const fz_run
 }
 
 /** The first row of the plan in which nothing trains although something does without the change; n_rows: none. */
-static int first_emptied(const fz_run *run, const fz_plan *plan, size_t *ret_row) {
+static int first_emptied(const fz_run *run, const fz_layers *layers, const fz_plan *plan, size_t *ret_row) {
   const size_t n = fz_params_count(run->params);
   uint64_t *before = calloc(fz_mask_words(n) + 1, sizeof(*before));
   int r = before ? 0 : -ENOMEM;
@@ -101,7 +101,7 @@ static int first_emptied(const fz_run *run, const fz_plan *plan, size_t *ret_row
   for (; r == 0 && row < plan->n_rows; row++) {
     if (fz_mask_count(fz_plan_mask(plan, row), n) > 0)
       continue;
-    r = fz_layers_eval(run->layers, plan->rows[row].from_step, plan->rows[row].from_epoch, before, NULL);
+    r = fz_layers_eval(layers, plan->rows[row].from_step, plan->rows[row].from_epoch, before, NULL);
     if (r == 0 && fz_mask_count(before, n) > 0)
       break;
   }
@@ -116,12 +116,12 @@ static bool is_lighter(const fz_layers *layers) {
   return rules && fz_ruleset_profile(fz_rules_ruleset(rules)) == FZ_PROFILE_LIGHTER;
 }
 
-static int judge_empty(fz_client *client, const fz_request *request, const fz_run *run, const fz_layers *layers,
-                       const fz_plan *plan, struct fz_outcome *outcome) {
+static int judge_empty(fz_client *client, const fz_request *request, const fz_run *run, const fz_layers *before,
+                       const fz_layers *layers, const fz_plan *plan, struct fz_outcome *outcome) {
   char number[FZ_COUNT_SIZE], when[80];
   size_t row;
 
-  if (first_emptied(run, plan, &row) < 0) {
+  if (first_emptied(run, before, plan, &row) < 0) {
     fz_client_error(client, request->id, FZ_CODE_NO_MEMORY, NULL, "out of memory");
     return -ENOMEM;
   }
@@ -157,10 +157,10 @@ int fz_guard_revert(fz_client *client, const fz_request *request, const fz_pendi
   return -EPERM;
 }
 
-int fz_guard_judge(fz_client *client, const fz_request *request, const fz_run *run, const fz_layers *layers,
-                   const fz_plan *plan, struct fz_outcome *outcome) {
+int fz_guard_judge(fz_client *client, const fz_request *request, const fz_run *run, const fz_layers *before,
+                   const fz_layers *layers, const fz_plan *plan, struct fz_outcome *outcome) {
   char froze[FZ_COUNT_SIZE], trains[FZ_COUNT_SIZE];
-  const int r = judge_empty(client, request, run, layers, plan, outcome);
+  const int r = judge_empty(client, request, run, before, layers, plan, outcome);
 
   if (r < 0)
     return r;

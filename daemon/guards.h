@@ -23,12 +23,13 @@ bool fz_guard_no_such(fz_client *client, const fz_request *request, const fz_run
 /**
  * Judges a change by the plan that it would make: it must not freeze everything, now or later, that trains without it,
  * and half of what trains must not go by accident.
+ * @param before   the run's layers without the change
  * @param layers   with the change
  * @param outcome  what it does; warnings are added
  * @return 0; negative: an error was answered
  */
-int fz_guard_judge(fz_client *client, const fz_request *request, const fz_run *run, const fz_layers *layers,
-                   const fz_plan *plan, struct fz_outcome *outcome);
+int fz_guard_judge(fz_client *client, const fz_request *request, const fz_run *run, const fz_layers *before,
+                   const fz_layers *layers, const fz_plan *plan, struct fz_outcome *outcome);
 
 /** A revert that takes back more than the last change wants to be meant. 0; negative: an error was answered. */
 int fz_guard_revert(fz_client *client, const fz_request *request, const fz_pending *pending,

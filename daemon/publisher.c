@@ -118,7 +118,7 @@ static void commit(fz_run *run, fz_plan *plan, fz_layers *in_force, uint64_t ste
   const struct fz_record attached = {
     .event = "attached", .gen = run->plan.gen, .has_step = true, .step = step, .text = "attached"
   };
-  const int r = fz_state_save(run, run->layers, NULL, first ? &attached : NULL);
+  const int r = fz_state_save(run, first ? &attached : NULL);
   if (r < 0)
     fz_run_warn(run, "the state cannot be saved: %s", strerror(-r));
 }
@@ -164,7 +164,7 @@ static enum attempt attempt(fz_run *run, uint64_t margin) {
   if (r == 0)
     r = fz_layers_clone(run->layers, &in_force);
   if (r == 0)
-    r = fz_state_save(run, run->layers, NULL, NULL);
+    r = fz_state_save(run, NULL);
   if (r == 0) {
     plan.gen = gen + 1;
     plan.active_from = active_from;

@@ -66,6 +66,8 @@ fz_run *fz_run_free(fz_run *run) {
     run->pendings = pending->next;
     fz_pending_free(pending);
   }
+  run->core->n_batched -= run->batch.n;
+  fz_batch_deinit(&run->batch);
   fz_segment_free(run->segment);
   fz_json_free(run->saved);
   fz_layers_free(run->layers);
@@ -208,7 +210,7 @@ int fz_run_incarnate(fz_run *run) {
   run->segment = segment;
   snprintf(run->segment_name, sizeof(run->segment_name), "%s", name);
   reset_ranks(run);
-  r = fz_state_save(run, run->layers, NULL, &(const struct fz_record){ .event = "incarnation" });
+  r = fz_state_save(run, &(const struct fz_record){ .event = "incarnation" });
   if (r < 0)
     fz_run_warn(run, "the state cannot be saved: %s", strerror(-r));
   else

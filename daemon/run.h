@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "daemon/batch.h"
 #include "daemon/core.h"
 #include "daemon/history.h"
 #include "daemon/recent.h"
@@ -97,7 +98,8 @@ struct fz_run {
   uint64_t last_step, last_epoch; /* where it was when nobody could be asked any more */
   double step_ms;                 /* 0: not known */
 
-  fz_pending *pendings; /* oldest first: queued ones (gen 0) behind published ones */
+  struct fz_batch batch; /* what was tried and is not on disk yet */
+  fz_pending *pendings;  /* oldest first: queued ones (gen 0) behind published ones */
   size_t n_pendings;
   struct fz_recent recent;
   struct fz_metrics_kept *metrics;

@@ -13,6 +13,7 @@
 #include <unistd.h>
 #include <uv.h>
 
+#include "daemon/batch.h"
 #include "daemon/default_rules.h"
 #include "daemon/loop_memory.h"
 #include "daemon/server.h"
@@ -48,6 +49,7 @@ struct fz_server {
   int spare_fd; /* given up for a moment when there are no descriptors left, so that a peer can be told */
   struct door doors[N_DOORS];
   uv_signal_t signals[N_SIGNALS];
+  uv_check_t check;
   uv_timer_t timer;    /* the earliest of the core's */
   uv_timer_t watchdog; /* the service manager's */
   uv_timer_t stopping;
@@ -187,6 +189,12 @@ static void timers_changed(void *user) {
   uv_timer_start(&server->timer, on_timer, delay + 1, 0);
 }
 
+/** All that had something to say has been read. */
+static void on_check(uv_check_t *check) {
+  fz_server *server = check->data;
+  fz_batches_settle(server->core);
+}
+
 static void on_watchdog(uv_timer_t *timer) {
   (void)timer;
   (void)fz_systemd_notify("WATCHDOG=1");
@@ -207,6 +215,7 @@ static void close_doors(fz_server *server) {
 
 static void close_own_handles(fz_server *server) {
   close_doors(server);
+  close_handle((uv_handle_t *)&server->check);
   close_handle((uv_handle_t *)&server->timer);
   close_handle((uv_handle_t *)&server->watchdog);
   close_handle((uv_handle_t *)&server->stopping);
@@ -236,6 +245,7 @@ static void stop(fz_server *server) {
 static void on_signal(uv_signal_t *handle, int number) {
   fz_server *server = handle->data;
 
+  fz_batches_settle(server->core);
   if (number == SIGHUP) {
     fz_default_rules_reload(server->core);
     return;
@@ -279,7 +289,9 @@ static int init_handles(fz_server *server, const fz_listener *listener, const fz
     close_doors(server);
     return r;
   }
-  server->timer.data = server->watchdog.data = server->stopping.data = server;
+  server->check.data = server->timer.data = server->watchdog.data = server->stopping.data = server;
+  (void)uv_check_init(&server->loop, &server->check);
+  (void)uv_check_start(&server->check, on_check);
   (void)uv_timer_init(&server->loop, &server->timer);
   (void)uv_timer_init(&server->loop, &server->watchdog);
   (void)uv_timer_init(&server->loop, &server->stopping);

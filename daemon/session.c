@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "daemon/batch.h"
 #include "daemon/client.h"
 #include "daemon/control.h"
 #include "daemon/run.h"
@@ -84,6 +85,11 @@ static int become(fz_session *session, const fz_json *root) {
   return r;
 }
 
+static void hear_trainer(fz_session *session, const fz_json *root) {
+  fz_batches_settle(session->core);
+  fz_trainer_line(session->trainer, root);
+}
+
 static void on_line(void *user, char *line, size_t length) {
   fz_session *session = user;
   fz_json *root = NULL;
@@ -107,7 +113,7 @@ static void on_line(void *user, char *line, size_t length) {
   else if (session->client)
     fz_control_line(session->client, root);
   else
-    fz_trainer_line(session->trainer, root);
+    hear_trainer(session, root);
   fz_json_free(root);
 }
 
@@ -152,6 +158,7 @@ static void on_closed(void *user, const char *reason) {
   fz_session *session = user;
   const struct fz_peer *peer = fz_connection_peer(session->connection);
 
+  fz_batches_settle(session->core);
   fz_log_write(&session->core->log, FZ_LOG_DEBUG, FZ_LOG_ABOUT(.event = "peer", .peer = peer),
                "connection of pid %ld ended: %s", (long)peer->pid, reason);
   session->ended(session, session->user);

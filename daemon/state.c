@@ -177,43 +177,66 @@ static int render(const fz_run *run, const fz_layers *layers, const struct fz_st
   return r;
 }
 
-static int record(fz_run *run, const struct fz_record *record, const char *state, size_t length) {
-  fz_json_writer writer = FZ_JSON_WRITER_NULL;
-  const char *line;
-  size_t line_length;
-
-  fz_write_begin_object(&writer, NULL);
-  fz_record_write(&writer, run, record);
-  fz_write_integer(&writer, "serial", run->serial + 1);
-  fz_write_raw(&writer, "state", state, length);
-  fz_write_end_object(&writer);
-  int r = fz_writer_line(&writer, &line, &line_length);
-  if (r == 0)
-    r = fz_history_add(run, line, line_length, true);
-  fz_writer_deinit(&writer);
-  return r;
+void fz_state_line_deinit(struct fz_state_line *line) {
+  fz_writer_deinit(&line->writer);
+  *line = (struct fz_state_line)FZ_STATE_LINE_NULL;
 }
 
-int fz_state_save(fz_run *run, const fz_layers *layers, const struct fz_state_rules *rules,
-                  const struct fz_record *about) {
-  const struct fz_record plain = { .event = "state", .gen = carrying_gen(run, layers) };
-  char *text = NULL;
+/** The line around the text of a state. */
+static int wrap(struct fz_state_line *line, const fz_run *run, const struct fz_record *about, uint64_t serial,
+                const char *state, size_t length) {
+  fz_json_writer *writer = &line->writer;
+
+  fz_write_begin_object(writer, NULL);
+  fz_record_write(writer, run, about);
+  fz_write_integer(writer, "serial", serial);
+  fz_write_raw(writer, "state", state, length);
+  fz_write_end_object(writer);
+  return fz_writer_line(writer, &line->text, &line->length);
+}
+
+int fz_state_line_make(struct fz_state_line *line, const fz_run *run, const fz_layers *layers,
+                       const struct fz_state_rules *rules, const struct fz_record *about, uint64_t serial) {
+  char *state = NULL;
   size_t length = 0;
-  int r = render(run, layers, rules, &text, &length);
+  int r = render(run, layers, rules, &state, &length);
 
   if (r < 0)
     return r;
-  const uint64_t hash = fz_hash_bytes(FZ_HASH_START, text, length);
+  line->hash = fz_hash_bytes(FZ_HASH_START, state, length);
+  r = wrap(line, run, about, serial, state, length);
+  free(state);
+  return r;
+}
+
+void fz_state_kept(fz_run *run, uint64_t n, uint64_t hash) {
+  run->serial += n;
+  run->saved_hash = hash;
+  if (run->core->state_dir && !run->checkpoint.due)
+    fz_timer_start(&run->core->timers, &run->checkpoint, CHECKPOINT_MS);
+}
+
+int fz_state_save(fz_run *run, const struct fz_record *about) {
+  const struct fz_record plain = { .event = "state", .gen = carrying_gen(run, run->layers) };
+  struct fz_state_line line = FZ_STATE_LINE_NULL;
+  char *state = NULL;
+  size_t length = 0;
+  int r = render(run, run->layers, NULL, &state, &length);
+
+  if (r < 0)
+    return r;
+  const uint64_t hash = fz_hash_bytes(FZ_HASH_START, state, length);
   if (about || hash != run->saved_hash) {
-    r = record(run, about ? about : &plain, text, length);
-    run->saved_hash = r == 0 ? hash : 0;
-    if (r == 0) {
-      run->serial++;
-      if (run->core->state_dir && !run->checkpoint.due)
-        fz_timer_start(&run->core->timers, &run->checkpoint, CHECKPOINT_MS);
-    }
+    r = wrap(&line, run, about ? about : &plain, run->serial + 1, state, length);
+    if (r == 0)
+      r = fz_history_add(run, line.text, line.length, true);
+    if (r == 0)
+      fz_state_kept(run, 1, hash);
+    else
+      run->saved_hash = 0;
   }
-  free(text);
+  fz_state_line_deinit(&line);
+  free(state);
   return r;
 }
 

@@ -25,14 +25,37 @@ struct fz_state_rules {
   const char *source, *by; /* NULL: none */
 };
 
+/** A line of the history that holds a state. */
+struct fz_state_line {
+  fz_json_writer writer;
+  const char *text; /* with its newline; the writer's */
+  size_t length;
+  uint64_t hash; /* of the state */
+};
+
+#define FZ_STATE_LINE_NULL \
+  { .writer = FZ_JSON_WRITER_NULL }
+
+void fz_state_line_deinit(struct fz_state_line *line);
+
 /**
- * Puts the run's state with these layers on disk.
+ * Makes the line of the run's state with these layers.
  * @param rules  NULL: as the run says
- * @param about  what the line of the history says besides; NULL: a line only if the state is not what was kept last
- * @return 0; -E2BIG it would be larger than what is read back; -ENOSPC and the like: what was kept before still holds
+ * @param about  what the line says besides
+ * @return 0; -E2BIG it would be larger than what is read back; -ENOMEM
  */
-int fz_state_save(fz_run *run, const fz_layers *layers, const struct fz_state_rules *rules,
-                  const struct fz_record *about);
+int fz_state_line_make(struct fz_state_line *line, const fz_run *run, const fz_layers *layers,
+                       const struct fz_state_rules *rules, const struct fz_record *about, uint64_t serial);
+
+/** `n` lines with states are on disk; the last of them, which holds a state of this hash, is what the run now is. */
+void fz_state_kept(fz_run *run, uint64_t n, uint64_t hash);
+
+/**
+ * Puts the run's state on disk.
+ * @param about  what the line of the history says besides; NULL: a line only if the state is not what was kept last
+ * @return as fz_state_line_make(); -ENOSPC and the like: what was kept before still holds
+ */
+int fz_state_save(fz_run *run, const struct fz_record *about);
 
 /** Copies the newest state to state.json, unless it is there. */
 void fz_state_checkpoint(fz_run *run);

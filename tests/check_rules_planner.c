@@ -491,6 +491,16 @@ START_TEST(next_may_need_both)
 }
 END_TEST
 
+/* A run has one until its first is published. */
+START_TEST(a_plan_without_rows_has_no_next)
+{
+  const fz_plan plan = FZ_PLAN_NULL;
+  const struct fz_next next = fz_plan_next(&plan, 5, 1);
+  ck_assert_uint_eq(next.step, FZ_TIME_NEVER);
+  ck_assert_uint_eq(next.epoch, FZ_TIME_NEVER);
+}
+END_TEST
+
 Suite *fz_suite(void) {
   Suite *suite = suite_create("rules: planner");
   TCase *random = tcase_create("random"), *fixed = tcase_create("fixed");
@@ -502,6 +512,7 @@ Suite *fz_suite(void) {
   tcase_add_test(fixed, budget_is_used);
   tcase_add_test(fixed, judging_plans);
   tcase_add_test(fixed, next_may_need_both);
+  tcase_add_test(fixed, a_plan_without_rows_has_no_next);
   tcase_set_timeout(random, 60);
   suite_add_tcase(suite, random);
   suite_add_tcase(suite, fixed);

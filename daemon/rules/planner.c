@@ -182,6 +182,8 @@ static bool same_mask(const fz_plan *plan, size_t a, size_t b) { return plan->ro
 
 struct fz_next fz_plan_next(const fz_plan *plan, uint64_t step, uint64_t epoch) {
   struct fz_next next = { .step = FZ_TIME_NEVER, .epoch = FZ_TIME_NEVER };
+  if (plan->n_rows == 0)
+    return next;
   const size_t now = fz_plan_row_at(plan->rows, plan->n_rows, step, epoch);
   for (size_t i = 0; i < plan->n_rows; i++) {
     const struct fz_plan_row *row = &plan->rows[i];

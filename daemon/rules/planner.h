@@ -39,7 +39,7 @@ struct fz_next {
   uint64_t epoch; /* at this epoch, if that is reached before `step`; FZ_TIME_NEVER: none by epochs alone */
   bool both;      /* the flip needs both to be reached */
 };
-/** By a plan: up to its horizon. */
+/** By a plan: up to its horizon; by one without rows: none. */
 struct fz_next fz_plan_next(const fz_plan *plan, uint64_t step, uint64_t epoch);
 
 /** What differs between two masks. */

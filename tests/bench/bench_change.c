@@ -1,7 +1,11 @@
-/* bench_change.c - from a request on the control socket to the new mask in a trainer, against an echo through libuv. */
+/*
+ * bench_change.c - from a request on the control socket to the new mask in a trainer, against an echo through libuv; or,
+ * with the name of a file to write, against what a line in that file takes until it is on disk.
+ */
 #include "config.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -17,6 +21,8 @@
 #include "tests/bench/bench.h"
 
 enum { N_PARAMS = 1000, ROUNDS = 401 };
+/* About the line that freezerd keeps of such a change. */
+enum { LINE_BYTES = 1024 };
 
 /* What the trainer tells. */
 struct seen {
@@ -133,6 +139,13 @@ static double one_echo(int fd, int round) {
   return (double)(bench_now() - begin);
 }
 
+static double one_line(int fd) {
+  static const char line[LINE_BYTES];
+  const uint64_t begin = bench_now();
+  bench_require(write(fd, line, sizeof(line)) != (ssize_t)sizeof(line) || fdatasync(fd) < 0, "the file");
+  return (double)(bench_now() - begin);
+}
+
 static pid_t start(void (*run)(void *), void *user) {
   const pid_t child = fork();
   bench_require(child < 0, "fork");
@@ -144,21 +157,11 @@ static pid_t start(void (*run)(void *), void *user) {
 static void trainer_main(void *user) { run_trainer(user); }
 static void echo_main(void *user) { run_echo(*(int *)user); }
 
-int main(void) {
-  struct seen *seen = bench_shared(sizeof(*seen));
-  int pair[2];
-  bench_require(!getenv("FREEZER_SOCKET"), "FREEZER_SOCKET is not set");
-  bench_require(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) < 0, "socketpair");
-  /* The trainer has a processor to itself; run.py keeps freezerd on the one of this process and the echo. */
-  const pid_t trainer = start(trainer_main, seen);
-  bench_pin(0);
-  const pid_t echo = start(echo_main, &pair[1]);
-  while (atomic_load(&seen->attached) == 0)
-    usleep(1000);
-  bench_require(atomic_load(&seen->attached) < 0, "the trainer has no plan");
-
-  const int control = connect_to(getenv("FREEZER_SOCKET"));
+static void compare_with_echo(int control, struct seen *seen) {
   static double ours[ROUNDS], theirs[ROUNDS];
+  int pair[2];
+  bench_require(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) < 0, "socketpair");
+  const pid_t echo = start(echo_main, &pair[1]);
   for (int round = -20; round < ROUNDS; round++) {
     const int slot = round < 0 ? 0 : round;
     ours[slot] = one_change(control, seen, round + 20);
@@ -166,10 +169,41 @@ int main(void) {
   }
   const struct bench_result result = bench_compare(ours, theirs, ROUNDS);
   bench_row("live change, request to mask", "libuv echo of the request", &result, 3);
+  kill(echo, SIGKILL);
+  waitpid(echo, NULL, 0);
+}
+
+static void compare_with_disk(int control, struct seen *seen, const char *path) {
+  static double ours[ROUNDS], theirs[ROUNDS];
+  const int fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
+  bench_require(fd < 0, path);
+  for (int round = -20; round < ROUNDS; round++) {
+    const int slot = round < 0 ? 0 : round;
+    ours[slot] = one_change(control, seen, round + 20);
+    theirs[slot] = one_line(fd);
+  }
+  const struct bench_result result = bench_compare(ours, theirs, ROUNDS);
+  bench_row("durable live change, request to mask", "write and fdatasync of a line", &result, 1.5);
+  close(fd);
+}
+
+int main(int argc, char **argv) {
+  struct seen *seen = bench_shared(sizeof(*seen));
+  bench_require(!getenv("FREEZER_SOCKET"), "FREEZER_SOCKET is not set");
+  /* The trainer has a processor to itself; run.py keeps freezerd on the one of this process and the echo. */
+  const pid_t trainer = start(trainer_main, seen);
+  bench_pin(0);
+  while (atomic_load(&seen->attached) == 0)
+    usleep(1000);
+  bench_require(atomic_load(&seen->attached) < 0, "the trainer has no plan");
+
+  const int control = connect_to(getenv("FREEZER_SOCKET"));
+  if (argc > 1)
+    compare_with_disk(control, seen, argv[1]);
+  else
+    compare_with_echo(control, seen);
   atomic_store(&seen->stop, 1);
   close(control);
-  kill(echo, SIGKILL);
   waitpid(trainer, NULL, 0);
-  waitpid(echo, NULL, 0);
   return 0;
 }

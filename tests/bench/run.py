@@ -50,9 +50,9 @@ def row(what, against, unit, ours, theirs, ratio, target=None):
             "target": target}
 
 
-def run_rows(scene, name):
+def run_rows(scene, name, *arguments):
     """The rows that a C program prints."""
-    done = subprocess.run([program(name)], env=scene.env, stdout=subprocess.PIPE, check=True, timeout=120)
+    done = subprocess.run([program(name), *arguments], env=scene.env, stdout=subprocess.PIPE, check=True, timeout=120)
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
@@ -70,6 +70,14 @@ def change(scene):
     daemon = scene.daemon()
     os.sched_setaffinity(daemon.pid, {min(os.sched_getaffinity(0))})
     return run_rows(scene, "bench_change")
+
+
+def durable(scene):
+    """The same with a state directory, on the file system that /tmp is on."""
+    scene.state_dir = scene.path("state")
+    daemon = scene.daemon()
+    os.sched_setaffinity(daemon.pid, {min(os.sched_getaffinity(0))})
+    return run_rows(scene, "bench_change", scene.path("line"))
 
 
 # --- selectors ---
@@ -184,7 +192,7 @@ def harm(scene):
     return of_harm.harm(scene, row, *((5, 150) if QUICK else (25, 150)))
 
 
-BENCHES = [("idle", idle), ("event", event), ("change", change), ("flip", flip), ("match", match), ("load", load),
+BENCHES = [("idle", idle), ("event", event), ("change", change), ("durable", durable), ("flip", flip), ("match", match), ("load", load),
            ("harm", harm)]
 
 

@@ -442,6 +442,16 @@ class Control:
         self.socket.sendall(json.dumps(request).encode() + b"\n")
         return self.last_id
 
+    def send_at_once(self, requests):
+        """Sends requests, (op, fields) each, so that freezerd reads all of them before it does anything; their ids."""
+        lines = b""
+        for op, fields in requests:
+            self.last_id += 1
+            lines += json.dumps({"id": self.last_id, "op": op, "protocol": 1, **fields}).encode() + b"\n"
+        check(len(lines) <= 4096, "freezerd does not read so much at once")
+        self.socket.sendall(lines)
+        return list(range(self.last_id - len(requests) + 1, self.last_id + 1))
+
     def read_line(self):
         """The next line as an object, None at the end of the stream."""
         while b"\n" not in self._rest:

@@ -170,6 +170,75 @@ def full(t):
     check("head" in frozen(control), "it goes on")
 
 
+def answers(control, requests):
+    return [control.answer(number) for number in control.send_at_once(requests)]
+
+
+def wish(op, *patterns, **fields):
+    return op, {"patterns": list(patterns), "yes": True, **fields}
+
+
+@fz.test("changes of different parameters at once: one plan, each with its line and its answer; a query sees those before")
+def at_once(t):
+    control = t.daemon().connect()
+    t.trainer(PARAMS, (0, FOREVER), step_us=300)
+    control.wait_attached()
+    before = len(lines(t))
+    got = answers(control, [wish("freeze", "layer.0"), wish("freeze", "layer.1", wait_ms=20000),
+                            wish("pin", "head", value="training"), ("list", {})])
+    equal([(a["ok"], a["gen"]) for a in got[:3]], [(True, 2)] * 3, "gens of three changes")
+    check(got[1]["applied"], "the one that waited", got[1])
+    equal({p["name"] for p in got[3]["params"] if p["pending"]},
+          {p for p in NAMES if p.startswith(("layer.0", "layer.1"))}, "what a list behind them sees on its way")
+    written = [line for line in lines(t)[before:] if line["event"] == "change"]
+    equal([(line["action"], line["patterns"], line["gen"], len(line["state"]["overrides"]), len(line["state"]["pins"]))
+           for line in written],
+          [("freeze", ["layer.0"], 2, 1, 0), ("freeze", ["layer.1"], 2, 2, 0), ("pin", ["head"], 2, 2, 1)], "the lines")
+    equal([line["serial"] for line in written], [3, 4, 5], "their serials")
+
+
+@fz.test("changes of the same parameters at once: one after the other, as if each had come alone")
+def at_once_same(t):
+    control = t.daemon().connect()
+    t.trainer(PARAMS, (0, FOREVER), step_us=300)
+    control.wait_attached()
+    got = answers(control, [wish("freeze", "layer.0"), wish("freeze", "layer.0.bias"), wish("pin", "layer.0.bias"),
+                            wish("unfreeze", "layer.0"), wish("freeze", "layer.5"), ("rules_unload", {}),
+                            ("revert", {}), wish("freeze", "layer.0.bias", dry_run=True)])
+    equal([a.get("gen") for a in got], [2, 3, 4, 5, 5, None, 6, None], "gens")
+    equal(got[5]["error"]["code"], "no_rules", "rules_unload")
+    equal((got[6]["undone"], got[6]["changed"]), (1, 2), "the revert")
+    control.require("wait", **{"for": "idle"}, wait_ms=20000)
+    equal(frozen(control), {"layer.0.bias"}, "what is frozen: the pin holds one")
+
+
+@fz.test("changes at once that cannot be kept: each is refused, none is in force, not even after a restart")
+def at_once_full(t):
+    daemon = t.daemon()
+    control = daemon.connect()
+    t.trainer(PARAMS, (0, FOREVER), step_us=300)
+    control.wait_attached()
+    control.change("freeze", "head")
+    unlimited = resource.prlimit(daemon.pid, resource.RLIMIT_FSIZE)
+    with open(history_path(t), "rb") as file:
+        whole = file.read()
+    # Room for the first of the three lines.
+    resource.prlimit(daemon.pid, resource.RLIMIT_FSIZE, (len(whole) + 1500, unlimited[1]))
+    got = answers(control, [wish("freeze", f"layer.{i}", reason="x" * 400, wait_ms=5000 * i) for i in range(3)])
+    for answer in got:
+        check(not answer["ok"] and "nothing was changed" in answer["error"]["message"], "an answer", answer)
+    with open(history_path(t), "rb") as file:
+        check(file.read() == whole, "the history is as it was")
+    equal(frozen(control), {"head"}, "what is frozen")
+    resource.prlimit(daemon.pid, resource.RLIMIT_FSIZE, unlimited)
+    got = answers(control, [wish("freeze", f"layer.{i}") for i in range(2)])
+    equal([a["gen"] for a in got], [3, 3], "gens when there is room again")
+    daemon.kill()
+    control = t.daemon().connect()
+    control.wait_attached()
+    equal(frozen(control), {"head"} | {p for p in NAMES if p.startswith(("layer.0", "layer.1"))}, "after a restart")
+
+
 @fz.test(f"{KILLS} kills of freezerd under changes: every confirmed change is there afterwards, no bit flips", limit=900)
 def kills(t):
     rng = random.Random(int(os.environ.get("FZ_SEED") or 7))
