@@ -541,6 +541,7 @@ Suite *fz_suite(void) {
   tcase_add_test(timer, timers_within_callbacks);
   tcase_add_test(other, words);
   tcase_add_test(other, a_long_command_is_not_written_out);
+  tcase_set_timeout(other, 30);
   tcase_add_test(other, recent_ring);
   tcase_add_test(other, runs_are_bounded);
   tcase_add_test(other, ended_runs_are_bounded_by_their_tables);

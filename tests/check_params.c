@@ -24,6 +24,27 @@ static int add(const char *name, uint64_t elements) {
   return fz_params_add(params, name, strlen(name), elements, true, NULL, NULL);
 }
 
+/* As many, and as long names, as there may be: and then no more. */
+START_TEST(full_tables)
+{
+  static char longest[FZ_PARAM_NAME_MAX];
+  const bool by_count = _i == 0;
+  const size_t length = by_count ? 1 : sizeof(longest);
+  size_t n = 0;
+  int r = 0;
+  memset(longest, 'x', sizeof(longest));
+  while ((r = fz_params_add(params, longest, length, 1, true, NULL, NULL)) == 0)
+    n++;
+  ck_assert_int_eq(r, -E2BIG);
+  ck_assert_uint_eq(fz_params_count(params), n);
+  ck_assert_uint_le(fz_params_memory(params), FZ_PARAM_BYTES_MAX + 2 * FZ_PARAMS_MAX * sizeof(struct fz_param));
+  if (by_count)
+    ck_assert_uint_eq(n, FZ_PARAMS_MAX);
+  else
+    ck_assert_uint_gt((n + 2) * (FZ_PARAM_NAME_MAX + 1), FZ_PARAM_BYTES_MAX);
+}
+END_TEST
+
 START_TEST(names_that_are_refused)
 {
   static char longest[FZ_PARAM_NAME_MAX + 2];
@@ -223,6 +244,8 @@ Suite *fz_suite(void) {
   tcase_add_test(tcase, an_empty_table);
   tcase_add_test(tcase, hashes_of_the_protocol);
   tcase_add_test(tcase, masks);
+  tcase_set_timeout(tcase, 60);
+  tcase_add_loop_test(tcase, full_tables, 0, 2);
   tcase_add_loop_test(tcase, rows_against_the_definition, 0, 20);
   suite_add_tcase(suite, tcase);
   return suite;

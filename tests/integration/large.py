@@ -1,5 +1,6 @@
 # large.py - a model of a million parameters attaches, and freezes live.
 import json
+import time
 
 import fz
 from fz import check, equal
@@ -7,6 +8,7 @@ from rank import Rank
 
 COUNT = 1_000_000
 BLOCKS = 1000
+PARAMS_MAX = 4 * 1024 * 1024  # FZ_PARAMS_MAX of protocol/limits.h
 
 
 def available_mib():
@@ -15,15 +17,24 @@ def available_mib():
     return values["MemAvailable"] // 1024
 
 
+def size_of(process, what="VmHWM"):
+    """MiB that a process has had at most."""
+    with open(f"/proc/{process.pid}/status", encoding="ascii") as status:
+        return next(int(line.split()[1]) // 1024 for line in status if line.startswith(what))
+
+
 @fz.test("a million parameters: attach, freeze by name, by glob and by a list, and train on", limit=90)
 def million(t):
     if available_mib() < 3000:
         raise fz.Skip(f"needs 3000 MiB of memory, {available_mib()} are available")
     names = [f"model.blocks.{i // BLOCKS}.experts.{i % BLOCKS}.weight" for i in range(COUNT)]
     daemon = t.daemon()
-    rank = t.trainer(names, (0, 10**9), run="moe", step_us=2000, attach_timeout_ms=int(fz.seconds(30) * 1000), quiet=True)
     control = daemon.connect()
+    t.params_file(names)
+    began = time.monotonic()
+    rank = t.trainer(names, (0, 10**9), run="moe", step_us=2000, attach_timeout_ms=int(fz.seconds(30) * 1000), quiet=True)
     control.wait_attached()
+    fz.note(f"attached after {time.monotonic() - began:.1f} s; freezerd {size_of(daemon)} MiB, trainer {size_of(rank)} MiB")
     for patterns, changed in ((["model.blocks.7"], BLOCKS), (["model.blocks.*.experts.13.weight"], BLOCKS - 1),
                               ([f"model.blocks.{i}" for i in range(300, 700)], 400 * (BLOCKS - 1))):
         answer = control.change("freeze", *patterns, yes=True)
@@ -71,6 +82,17 @@ def half_registered(t):
         peak = next(int(line.split()[1]) * 1024 // mib for line in status if line.startswith("VmHWM"))
     fz.note(f"freezerd's largest size: {peak} MiB")
     check(peak < 1500 or fz.is_sanitized(), "freezerd kept more than it counted", peak)
+
+
+@fz.test("as many parameters as there may be are asked for; one more is refused, and the connection goes on")
+def most(t):
+    daemon = t.daemon()
+    for count, kind in ((PARAMS_MAX, "need"), (PARAMS_MAX + 1, "error")):
+        rank = Rank(t, run=f"of{count}", params=[["x", 1, True]], n_params=count)
+        message = rank.expect("need", "error")
+        equal(message["type"], kind, f"the answer to {count} parameters {message}")
+    check("n_params" in message["error"]["message"] and not message["close"], "the field", message)
+    daemon.connect().require("ping")
 
 
 if __name__ == "__main__":

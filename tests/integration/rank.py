@@ -52,9 +52,10 @@ class Rank:
         self.said = []
         t.__dict__.setdefault("ranks", []).append(self)  # lives as long as the scene, unless it is closed
         self._rest = b""
-        self.send("hello", protocol=1, run=run, framework="wire", job=job, attempt=attempt, rank=rank, world=world,
-                  pid=self.pid, n_params=len(self.params), layout=layout(self.params),
-                  baseline=baseline(self.params), **more)
+        hello = dict(protocol=1, run=run, framework="wire", job=job, attempt=attempt, rank=rank, world=world,
+                     pid=self.pid, n_params=len(self.params), layout=layout(self.params),
+                     baseline=baseline(self.params))
+        self.send("hello", **{**hello, **more})
 
     def send(self, kind, fds=(), **fields):
         line = json.dumps({"type": kind, **fields}).encode() + b"\n"
