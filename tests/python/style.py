@@ -13,6 +13,7 @@ import fz
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 PACKAGE = os.path.join(TOP, "client", "python")
 TESTS = os.path.join(TOP, "tests", "python")
+DEMO = os.path.join(TOP, "client", "examples", "demo-torch")
 
 
 def ruff(*words):
@@ -33,12 +34,12 @@ def ruff(*words):
 
 @fz.test("ruff finds nothing")
 def test_check(_scene):
-    ruff("check", PACKAGE, TESTS)
+    ruff("check", PACKAGE, TESTS, DEMO)
 
 
 @fz.test("ruff would format nothing")
 def test_format(_scene):
-    ruff("format", "--check", PACKAGE, TESTS)
+    ruff("format", "--check", PACKAGE, TESTS, DEMO)
 
 
 @fz.test("importing pyfreezer imports nothing but the standard library")
