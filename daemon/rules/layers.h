@@ -128,7 +128,7 @@ struct fz_change_counts {
   size_t pinned_first;       /* index of the first of them */
   size_t baseline;           /* of those, frozen by the trainer itself, which this change would thaw */
   uint64_t baseline_elements;
-  size_t dropped;            /* overrides or pins that went or shrank (auto, unpin, rules) */
+  size_t dropped; /* overrides or pins that went or shrank (auto, unpin, rules) */
 };
 
 struct fz_override_request {
