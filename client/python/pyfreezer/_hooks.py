@@ -21,7 +21,7 @@ LOOK_EVERY = 256
 """Steps from one look at what only needs to be looked at now and then to the next."""
 
 
-def _native(optimizer: Any) -> Any:
+def native(optimizer: Any) -> Any:
     """The optimizer of torch in the wrappers of accelerate, Lightning and others."""
     inner = optimizer
     while not hasattr(inner, "_optimizer_step_post_hooks") and getattr(inner, "optimizer", None) is not None:
@@ -36,7 +36,7 @@ def _native(optimizer: Any) -> Any:
 
 def install(session: Session, optimizers: Sequence[Any]) -> Callable[[], None]:
     """Makes the session go on with each step of these optimizers. Returns what takes the hooks away."""
-    natives = [_native(optimizer) for optimizer in optimizers]
+    natives = [native(optimizer) for optimizer in optimizers]
     hooks = [_one(session)] if len(natives) == 1 else _several(session, len(natives))
     handles = [native.register_step_post_hook(hook) for native, hook in zip(natives, hooks)]
 
@@ -67,20 +67,31 @@ def _one(session: Session) -> Callable[..., None]:
     return hook
 
 
-def _several(session: Session, count: int) -> list[Callable[..., None]]:
-    end_of_window = _one(session)
-    steps = [0] * count  # since the last end; -1: not waited for
+class Ends:
+    """Tells where windows end, from the steps of `count` optimizers."""
 
-    def ended(which: int) -> bool:
+    def __init__(self, count: int) -> None:
+        self._steps = [0] * count  # since the last end; -1: not waited for
+
+    def stepped(self, which: int) -> bool:
+        """One of them has stepped. Whether the window has ended with that."""
+        steps = self._steps
         steps[which] = max(steps[which], 0) + 1
         if steps[which] >= IDLE:
             steps[:] = [n or -1 for n in steps]
-        return all(steps)
+        if not all(steps):
+            return False
+        steps[:] = [min(n, 0) for n in steps]
+        return True
+
+
+def _several(session: Session, count: int) -> list[Callable[..., None]]:
+    end_of_window = _one(session)
+    ends = Ends(count)
 
     def make(which: int) -> Callable[..., None]:
         def hook(optimizer: Any, args: Any, keywords: Any) -> None:
-            if ended(which):
-                steps[:] = [min(n, 0) for n in steps]
+            if ends.stepped(which):
                 end_of_window(optimizer, args, keywords)
 
         return hook

@@ -173,6 +173,11 @@ def is_remembered(model: torch.nn.Module) -> bool:
     return unwrap(model) in _memories
 
 
+def forget(model: torch.nn.Module) -> None:
+    """The baseline is what the flags are now."""
+    _memories.pop(unwrap(model), None)
+
+
 # --- the optimizer ---
 
 
