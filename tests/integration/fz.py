@@ -29,7 +29,9 @@ SLOW = max(1, int(os.environ.get("FZ_TEST_SLOW") or 1))
 
 POLL = 0.005
 PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None)
+CLONE_NEWNS, CLONE_NEWUSER = 0x20000, 0x10000000
+MS_RDONLY, MS_REMOUNT, MS_REC, MS_PRIVATE, MNT_DETACH = 1, 32, 16384, 1 << 18, 2
+_libc = ctypes.CDLL(None, use_errno=True)
 _tests = []
 _scenes = []
 
@@ -304,6 +306,31 @@ class Result:
         return f"exit {self.status}\n  out: {self.out.strip()}\n  err: {self.err.strip()}"
 
 
+# --- mounts ---
+
+_may_mount = False
+
+
+def _need(result, what):
+    if result != 0:
+        raise Skip(f"{what}: {os.strerror(ctypes.get_errno())}")
+
+
+def _own_mounts():
+    """A mount namespace for this process and what it starts from now on; skips where there is none to be had."""
+    global _may_mount
+    if _may_mount:
+        return
+    uid, gid = os.geteuid(), os.getegid()
+    _need(_libc.unshare(CLONE_NEWNS | (CLONE_NEWUSER if uid else 0)), "no mount namespace")
+    if uid:
+        for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
+            with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
+                file.write(text)
+    _need(_libc.mount(None, b"/", None, ctypes.c_ulong(MS_REC | MS_PRIVATE), None), "mounts cannot be made private")
+    _may_mount = True
+
+
 # --- the scene ---
 
 
@@ -316,6 +343,7 @@ class Scene:
         self.state_dir = self.path("state")
         self.processes = []
         self.segments = set()
+        self.mounted = False
         self._names = {}
         self._params_files = {}
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("FREEZER", "SLURM", "TORCHELASTIC", "XDG_"))}
@@ -333,6 +361,32 @@ class Scene:
         with open(self.path(name), "w", encoding="utf-8") as out:
             out.write(text)
         return self.path(name)
+
+    def small_state(self, kib):
+        """Puts the state directory on a file system of its own that holds so much; skips where that cannot be done."""
+        _own_mounts()
+        os.mkdir(self.state_dir, 0o700)
+        _need(_libc.mount(b"fz", self.state_dir.encode(), b"tmpfs", ctypes.c_ulong(0), f"size={kib}k,mode=0700".encode()),
+              "no tmpfs")
+        self.mounted = True
+
+    def read_only_state(self, read_only):
+        """Makes that file system read-only, or writable again."""
+        flags = ctypes.c_ulong(MS_REMOUNT | (MS_RDONLY if read_only else 0))
+        _need(_libc.mount(b"fz", self.state_dir.encode(), None, flags, None), "no remounting")
+
+    def fill_state(self):
+        """Takes all space of that file system. Returns the file that does."""
+        path = os.path.join(self.state_dir, "fill")
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+        size = 1 << 16
+        while size:
+            try:
+                os.write(fd, b"x" * size)
+            except OSError:
+                size //= 2
+        os.close(fd)
+        return path
 
     def unique(self, name):
         self._names[name] = self._names.get(name, 0) + 1
@@ -409,6 +463,8 @@ class Scene:
         for path in self.segments:
             if os.path.exists(path):
                 os.unlink(path)
+        if self.mounted:
+            _libc.umount2(self.state_dir.encode(), MNT_DETACH)
         shutil.rmtree(self.root, ignore_errors=True)
         if self in _scenes:
             _scenes.remove(self)

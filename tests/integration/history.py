@@ -5,9 +5,11 @@ import random
 import resource
 import subprocess
 import sys
+import time
 
 import fz
 from fz import check, equal
+from rank import Rank, settle
 
 FOREVER = 10**9
 NAMES = [f"layer.{i}.{part}" for i in range(8) for part in ("weight", "bias")]
@@ -170,6 +172,87 @@ def full(t):
     check("head" in frozen(control), "it goes on")
 
 
+def refused_for(control, why, want):
+    """Changes are refused for this reason, and what is frozen stays."""
+    for op, fields in (("freeze", {"patterns": ["layer.0"]}), ("pin", {"patterns": ["layer.7"], "value": "frozen"}),
+                       ("rules_load", {"rules": {"version": 1, "rules": [{"freeze": ["layer.6"]}]}}),
+                       ("revert", {})):
+        error = control.ask(op, yes=True, wait_ms=5000, **fields).get("error")
+        check(error and "nothing was changed" in error["message"] and why in error["message"], f"{op} refused", error)
+    equal(frozen(control), want, "what is frozen")
+
+
+@fz.test("the disk is full: changes are refused with the reason, training and restarts go on; with room all goes on")
+def disk_full(t):
+    t.small_state(256)
+    daemon = t.daemon()
+    control = daemon.connect()
+    rank = t.trainer(PARAMS, (0, FOREVER), step_us=300)
+    control.wait_attached()
+    control.change("freeze", "layer.1")
+    want = {"layer.1.weight", "layer.1.bias"}
+    with open(history_path(t), "rb") as file:
+        whole = file.read()
+    filler = t.fill_state()
+    # The file's last block may have room for a line or two: they are taken, as they are on disk.
+    while control.ask("pin", patterns=["head"], value="training", yes=True)["ok"]:
+        control.change("unpin", "head")
+    refused_for(control, "No space left", want)
+    rank.wait_step(rank.step() + 100)
+    daemon.kill()
+    daemon = t.daemon()
+    control = daemon.connect()
+    control.wait_attached()
+    refused_for(control, "No space left", want)
+    with open(history_path(t), "rb") as file:
+        text = file.read()
+    check(text.startswith(whole) and text.endswith(b"\n"), "the history has whole lines only")
+    os.unlink(filler)
+    control.change("freeze", "layer.0")
+    equal(frozen(control), want | {"layer.0.weight", "layer.0.bias"}, "with room again")
+
+
+@fz.test("the state cannot be written as a rank rewinds: its plan comes when it can, and nothing of the old one counts")
+def read_only_at_rewind(t):
+    t.small_state(256)
+    rules = {"version": 1, "rules": [{"freeze": ["a.w"], "from": {"step": 10 * i}, "until": {"step": 10 * i + 5}}
+                                     for i in range(1, 4)]}
+    control = t.daemon("--rules", t.write("rules.json", json.dumps(rules))).connect()
+    rank = Rank(t)
+    rank.attach()
+    rank.send("applied", gen=1, step=0, epoch=0)
+    for step in (12, 22, 50):
+        rank.send("step", step=step, epoch=0)
+    settle(control)
+    time.sleep(1.2)  # as in the next test
+    t.read_only_state(True)
+    rank.send("rewind", step=60, epoch=0)
+    rank.expect("welcome")
+    rank.ready(60)
+    settle(control)
+    equal(control.require("status")["status"]["gen"], 0, "gen while it cannot")
+    t.read_only_state(False)
+    fz.wait_until(lambda: control.require("status")["status"]["gen"] == 1, "the first plan")
+    rank.send("step", step=61, epoch=0)
+    settle(control)
+    equal(control.require("status")["status"]["gen"], 1, "gen")
+
+
+@fz.test("a state directory that turns read-only: changes are refused with the reason; writable again, all goes on")
+def read_only(t):
+    t.small_state(1024)
+    control = t.daemon().connect()
+    t.trainer(PARAMS, (0, FOREVER), step_us=300)
+    control.wait_attached()
+    control.change("freeze", "layer.1")
+    time.sleep(1.2)  # state.json is written: no file is open for writing, or it could not be made read-only
+    t.read_only_state(True)
+    refused_for(control, "Read-only file system", {"layer.1.weight", "layer.1.bias"})
+    t.read_only_state(False)
+    control.change("auto", "layer.1")
+    equal(frozen(control), set(), "writable again")
+
+
 def answers(control, requests):
     return [control.answer(number) for number in control.send_at_once(requests)]
 
@@ -239,6 +322,14 @@ def at_once_full(t):
     equal(frozen(control), {"head"} | {p for p in NAMES if p.startswith(("layer.0", "layer.1"))}, "after a restart")
 
 
+def no_flips(batches, unsure, frozen_at_end):
+    """In these batches only bits of changes that ranks may not have applied yet change; the last has what is frozen."""
+    names = [name for name, _, _ in PARAMS]
+    held = {tuple(bit for name, bit in zip(names, mask) if name not in unsure) for _, _, _, mask in batches}
+    equal(len(held), 1, f"masks during a restart, without the bits of {unsure}: {held}")
+    equal({name for name, bit in zip(names, batches[-1][3]) if bit == "0"}, frozen_at_end, "the mask after the restart")
+
+
 @fz.test(f"{KILLS} kills of freezerd under changes: every confirmed change is there afterwards, no bit flips", limit=900)
 def kills(t):
     rng = random.Random(int(os.environ.get("FZ_SEED") or 7))
@@ -250,7 +341,7 @@ def kills(t):
     for kill in range(KILLS):
         victim = subprocess.Popen([sys.executable, "-c", "import os,time,sys;time.sleep(float(sys.argv[1]));"
                                    "os.kill(int(sys.argv[2]),9)", str(rng.random() * 0.05), str(daemon.pid)])
-        open_change = None
+        open_change, unsure = None, set()
         try:
             while True:
                 name, op = rng.choice(NAMES), rng.choice(("freeze", "unfreeze"))
@@ -260,15 +351,21 @@ def kills(t):
                 check(answer["ok"], "a change was refused", answer)
                 wanted[name] = op
                 open_change = None
+                # A plan has all that came before it.
+                unsure = set() if answer["applied"] else unsure | {name}
         except (fz.Failure, OSError):
             pass  # it is dead, as it should be
         victim.wait()
         daemon.popen.wait(fz.seconds(10))
+        unsure |= {open_change[0]} if open_change else set()
+        seen = len(rank.batches())
         daemon = t.daemon()
         control = daemon.connect()
         control.wait_attached()
         check(control.require("wait", **{"for": "in-sync"}, wait_ms=int(fz.seconds(20) * 1000))["met"], "in sync")
         now = frozen(control)
+        rank.wait_step(rank.step() + 2)
+        no_flips(rank.batches()[max(0, seen - 1):], unsure, now)
         for name, op in wanted.items():
             if open_change and open_change[0] == name:
                 continue
