@@ -1,5 +1,6 @@
 # large.py - a model of a million parameters attaches, and freezes live.
 import json
+import os
 import time
 
 import fz
@@ -23,6 +24,13 @@ def size_of(process, what="VmHWM"):
         return next(int(line.split()[1]) // 1024 for line in status if line.startswith(what))
 
 
+def cpu_of(process):
+    """Seconds of CPU that a process has used."""
+    with open(f"/proc/{process.pid}/stat", encoding="utf-8") as stat:
+        fields = stat.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 @fz.test("a million parameters: attach, freeze by name, by glob and by a list, and train on", limit=90)
 def million(t):
     if available_mib() < 3000:
@@ -34,7 +42,10 @@ def million(t):
     began = time.monotonic()
     rank = t.trainer(names, (0, 10**9), run="moe", step_us=2000, attach_timeout_ms=int(fz.seconds(30) * 1000), quiet=True)
     control.wait_attached()
-    fz.note(f"attached after {time.monotonic() - began:.1f} s; freezerd {size_of(daemon)} MiB, trainer {size_of(rank)} MiB")
+    took = time.monotonic() - began
+    fz.note(f"attached after {took:.1f} s; freezerd {cpu_of(daemon):.1f} s of CPU, {size_of(daemon)} MiB; "
+            f"trainer {cpu_of(rank):.1f} s of CPU, {size_of(rank)} MiB")
+    check(size_of(daemon) < 400 or fz.is_sanitized(), "memory of freezerd for a million parameters", size_of(daemon))
     for patterns, changed in ((["model.blocks.7"], BLOCKS), (["model.blocks.*.experts.13.weight"], BLOCKS - 1),
                               ([f"model.blocks.{i}" for i in range(300, 700)], 400 * (BLOCKS - 1))):
         answer = control.change("freeze", *patterns, yes=True)
