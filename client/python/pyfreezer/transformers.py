@@ -116,7 +116,9 @@ class FreezerCallback(transformers.TrainerCallback, _Exportable):
     def on_init_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         self._go_first()
         if model is not None:
-            self._thaw = Thawed(model, only=self._scope(model).holds)
+            scope = self._scope(model)
+            scope.register(_names.collect(model))  # to be told of a wrong name now
+            self._thaw = Thawed(model, only=scope.holds)
 
     def on_train_begin(
         self, args: Any, state: Any, control: Any, model: Any = None, optimizer: Any = None, **_: Any
