@@ -36,6 +36,13 @@ static const char *mask_at(uint64_t step, uint64_t epoch) {
   return help_mask(mask, N);
 }
 
+static uint32_t edge_at(uint64_t step, uint64_t epoch) {
+  uint64_t mask[1];
+  uint32_t edge;
+  ck_assert_int_eq(fz_layers_eval(layers, step, epoch, mask, &edge), 0);
+  return edge;
+}
+
 static int override_at(enum fz_action action, const char *pattern, struct fz_window window, bool include_baseline,
                        uint64_t step, struct fz_change_counts *counts) {
   uint64_t *mask = help_select(params, pattern);
@@ -282,6 +289,90 @@ START_TEST(a_clone_is_its_own)
 }
 END_TEST
 
+static fz_layers *snapshot(void) {
+  fz_layers *clone;
+  ck_assert_int_eq(fz_layers_clone(layers, &clone), 0);
+  return clone;
+}
+
+/* There, back, and to where it is: rules, overrides and pins all go, and what was adopted from is not needed any more. */
+START_TEST(adopting_decisions)
+{
+  fz_layers *start = snapshot();
+  load("{'rules':[{'freeze':['m.1.w']}]}");
+  ck_assert_int_eq(freeze("m.0"), 0);
+  ck_assert_int_eq(pin_as("head", FZ_PIN_FROZEN, NULL), 0);
+  fz_layers *later = snapshot();
+  ck_assert_str_eq(mask_at(0, 0), "00010010");
+  ck_assert_int_eq(fz_layers_adopt(layers, later, 0, 0), FZ_CHANGE_NOTHING);
+
+  ck_assert_int_eq(fz_layers_adopt(layers, start, 0, 0), 0);
+  ck_assert_str_eq(mask_at(0, 0), "11111010");
+  ck_assert_ptr_null(fz_layers_rules(layers));
+  ck_assert_uint_eq(fz_layers_n_overrides(layers) + fz_layers_n_pins(layers), 0);
+  ck_assert_int_eq(fz_layers_adopt(layers, start, 0, 0), FZ_CHANGE_NOTHING);
+
+  ck_assert_int_eq(fz_layers_adopt(layers, later, 0, 0), 0);
+  fz_layers_free(later);
+  fz_layers_free(start);
+  ck_assert_str_eq(mask_at(0, 0), "00010010");
+  ck_assert_int_eq(unfreeze("head"), FZ_CHANGE_PINNED);
+  ck_assert_int_eq(unpin("head", NULL), 0);
+  ck_assert_int_eq(drop("m.0", NULL), 0);
+  ck_assert_str_eq(mask_at(0, 0), "11011010");
+}
+END_TEST
+
+/* One of the three differs: that is no nothing. */
+START_TEST(adopting_one_that_differs)
+{
+  fz_layers *start = snapshot();
+  ck_assert_int_eq(pin_as("head", FZ_PIN_AS_IS, NULL), 0);
+  ck_assert_int_eq(fz_layers_adopt(layers, start, 0, 0), 0);
+  ck_assert_uint_eq(fz_layers_n_pins(layers), 0);
+  ck_assert_int_eq(freeze("m.0"), 0);
+  ck_assert_int_eq(fz_layers_adopt(layers, start, 0, 0), 0);
+  ck_assert_uint_eq(fz_layers_n_overrides(layers), 0);
+  load("{'rules':[{'freeze':['m.0']}]}");
+  ck_assert_int_eq(fz_layers_adopt(layers, start, 0, 0), 0);
+  ck_assert_str_eq(mask_at(0, 0), "11111010");
+  fz_layers_free(start);
+}
+END_TEST
+
+/* An id names one decision, whichever layers it came from. */
+START_TEST(adopted_ids_are_not_used_twice)
+{
+  fz_layers *start = snapshot();
+  ck_assert_int_eq(freeze("m.0"), 0);
+  ck_assert_int_eq(freeze("m.1"), 0);
+  fz_layers *later = snapshot();
+  ck_assert_int_eq(fz_layers_adopt(start, later, 0, 0), 0);
+  fz_layers_free(layers);
+  layers = start;
+  ck_assert_int_eq(freeze("head"), 0);
+  const uint64_t newest = fz_layers_override(layers, 2)->id;
+  for (size_t i = 0; i < 2; i++)
+    ck_assert_uint_lt(fz_layers_override(layers, i)->id, newest);
+  fz_layers_free(later);
+}
+END_TEST
+
+/* The rules stay the same, so what lighter has done stays done: no edge, no second pass. */
+START_TEST(adopting_keeps_lighters_state)
+{
+  load("{'profile':'lighter','rules':[{'names':'head','until_step':10}]}");
+  ck_assert_int_eq(fz_layers_anchor(layers, 0, 0), 0);
+  fz_layers *start = snapshot();
+  ck_assert_int_eq(freeze("m.0"), 0);
+  ck_assert_uint_eq(edge_at(12, 0), 2);
+  ck_assert_int_eq(fz_layers_adopt(layers, start, 12, 0), 0);
+  ck_assert_uint_eq(edge_at(12, 0), 2);
+  ck_assert_str_eq(mask_at(12, 0), "11111110");
+  fz_layers_free(start);
+}
+END_TEST
+
 /* Somebody toggles for days: what can never decide again makes room. */
 START_TEST(toggling_for_ever)
 {
@@ -311,13 +402,6 @@ START_TEST(equal_rules_are_nothing)
 END_TEST
 
 /* --- lighter below overrides and pins, and its edges --- */
-
-static uint32_t edge_at(uint64_t step, uint64_t epoch) {
-  uint64_t mask[1];
-  uint32_t edge;
-  ck_assert_int_eq(fz_layers_eval(layers, step, epoch, mask, &edge), 0);
-  return edge;
-}
 
 START_TEST(lighter_edges)
 {
@@ -630,6 +714,10 @@ Suite *fz_suite(void) {
                                    a_clone_is_its_own,
                                    toggling_for_ever,
                                    equal_rules_are_nothing,
+                                   adopting_decisions,
+                                   adopting_one_that_differs,
+                                   adopted_ids_are_not_used_twice,
+                                   adopting_keeps_lighters_state,
                                    lighter_edges,
                                    lighter_state_through_a_rewind,
                                    lighter_plan_keeps_its_anchor };
