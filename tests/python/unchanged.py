@@ -79,7 +79,8 @@ def test_live(scene):
     frozen_at = changed(scene, "freeze", "0", "1")
     wait_step(scene, process, frozen_at + 20)
     thawed_at = changed(scene, "unfreeze", "0")
-    scene.write("end", str(thawed_at + 20))
+    scene.write("end.new", str(thawed_at + 20))
+    os.rename(scene.path("end.new"), scene.path("end"))
     fz.equal(process.wait(300), 7, "exit status")
     live = torch.load(scene.path("live"))
     still = [torch.equal(live["kept"][frozen_at - 1], weight) for weight in live["kept"][frozen_at:thawed_at]]
@@ -91,6 +92,66 @@ def test_live(scene):
     by_hand = torch.load(scene.path("by-hand"))
     differing = [n for n in live["model"] if not torch.equal(live["model"][n], by_hand["model"][n])]
     fz.equal(differing, [], "differences from the run by hand")
+
+
+# --- several ranks ---
+
+RANKS = """
+import os, sys
+import torch
+import torch.distributed as dist
+from torch import nn
+
+dist.init_process_group("gloo")
+torch.set_num_threads(1)
+torch.manual_seed(1)
+folder, rank = sys.argv[1], dist.get_rank()
+layers = [nn.Sequential(nn.Linear(8, 8), nn.Tanh()) for _ in range(3)]
+model = nn.parallel.DistributedDataParallel(nn.Sequential(*layers, nn.Linear(8, 1)))
+optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+torch.manual_seed(2 + rank)
+first, step, end = [], 0, torch.zeros(1)
+while not end.item() or step < end.item():
+    optimizer.zero_grad()
+    batch = torch.randn(4, 8)
+    (model(batch) - batch.sum(1, keepdim=True)).square().mean().backward()
+    optimizer.step()
+    step += 1
+    first.append(model.module[0][0].weight.detach().clone())
+    if rank == 0:
+        if os.path.exists(folder + "/end"):
+            end[0] = int(open(folder + "/end").read())
+        with open(folder + "/step.new", "w") as out:
+            out.write(str(step))
+        os.replace(folder + "/step.new", folder + "/step")
+    dist.broadcast(end, 0)
+torch.save({"first": first, "model": model.module.state_dict()}, f"{folder}/rank{rank}")
+dist.destroy_process_group()
+"""
+
+
+@fz.test("under torchrun two ranks of a script with DDP flip at the same step and stay equal", limit=900)
+def test_ranks(scene):
+    import torch
+
+    scene.daemon()
+    script = scene.write("ranks.py", RANKS)
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    ours = ["-m", "pyfreezer", "run", "--socket", scene.socket, "--name", "ranks", script, scene.root]
+    process = start(scene, *torchrun, *ours, name="torchrun")
+    wait_step(scene, process, 10)
+    frozen_at = changed(scene, "freeze", "0", "1")
+    wait_step(scene, process, frozen_at + 20)
+    thawed_at = changed(scene, "unfreeze", "0")
+    scene.write("end.new", str(thawed_at + 50))
+    os.rename(scene.path("end.new"), scene.path("end"))
+    fz.equal(process.wait(300), 0, f"exit status: {process.errors()[-2000:]}")
+    one, other = (torch.load(scene.path(f"rank{rank}")) for rank in range(2))
+    fz.check(all(torch.equal(a, b) for a, b in zip(one["first"], other["first"])), "equal at every step")
+    fz.equal([n for n in one["model"] if not torch.equal(one["model"][n], other["model"][n])], [], "differences")
+    still = [torch.equal(one["first"][frozen_at - 1], weight) for weight in one["first"][frozen_at:thawed_at]]
+    fz.check(still and all(still), "frozen is bit-identical")
+    fz.check(not torch.equal(one["first"][thawed_at - 1], one["first"][thawed_at]), "what was unfrozen trains")
 
 
 # --- as python does it ---

@@ -21,6 +21,9 @@ Parts, and who owns what
     _handle      a freezer_t of libfreezer, or what stands for it where there is none
     _library     finding and typing libfreezer
     _client      Client: the control protocol, as freezerctl speaks it; _places: where the socket is
+    transformers FreezerCallback for the Trainer of Hugging Face
+    _run         python -m pyfreezer run; _script: as python runs a script; _owners: which model an optimizer trains
+    _rules       rules files, read by freezerctl
     _log, _errors, _settings
 
 What selects, plans and schedules is freezerd and libfreezer: no rule is evaluated here.
