@@ -16,8 +16,13 @@
  *
  * Each time a header is broadcast, and behind it the plan, when it is a new one. All words are of the machine: processes
  * that train one model together are of one kind.
+ *
+ * With a broadcast that only begins, the header that begins at step s ends, and the plan behind it is broadcast, at the
+ * start of step s + 1, before the plan of that step is taken: so nobody ever waits for a process that comes a little
+ * later to a step.
  */
 enum header_word { HEADER_MAGIC, HEADER_LAYOUT, HEADER_SIZE /* of the plan in words; 0: no new one */, HEADER_WORDS };
+_Static_assert(sizeof(((struct fz_collective *)NULL)->header) == HEADER_WORDS * sizeof(uint64_t), "room for a header");
 enum plan_word {
   PLAN_GEN,
   PLAN_ACTIVE_FROM,
@@ -43,6 +48,7 @@ int fz_collective_init(freezer_t *f, const freezer_options_t *options) {
   if (options->broadcast_root && options->world != 1)
     return -EINVAL;
   collective->broadcast = options->broadcast;
+  collective->wait = options->broadcast_wait;
   collective->user = options->broadcast_user;
   collective->root = options->broadcast_root;
   collective->n_words = PLAN_ROWS + FZ_PLAN_ROWS * ROW_WORDS + fz_segment_masks_for(f->n_params) * f->n_words;
@@ -118,9 +124,19 @@ static int take_plan(const freezer_t *f, const uint64_t *words, size_t size, fz_
 
 /* -------------------------------------------------------------------------------------------------------- exchange */
 
-static int broadcast(const freezer_t *f, uint64_t *words, size_t n_words) {
+static int begin_broadcast(const freezer_t *f, uint64_t *words, size_t n_words) {
   const int r = f->collective.broadcast(f->collective.user, words, n_words * sizeof(*words));
   return r > 0 ? -EIO : r;
+}
+
+static int end_broadcast(const freezer_t *f) {
+  const int r = f->collective.wait ? f->collective.wait(f->collective.user) : 0;
+  return r > 0 ? -EIO : r;
+}
+
+static int broadcast(const freezer_t *f, uint64_t *words, size_t n_words) {
+  const int r = begin_broadcast(f, words, n_words);
+  return r < 0 ? r : end_broadcast(f);
 }
 
 static void swap_with_ahead(freezer_t *f, fz_plan *plan) {
@@ -129,8 +145,8 @@ static void swap_with_ahead(freezer_t *f, fz_plan *plan) {
   f->collective.ahead = other;
 }
 
-/* Hands out the plan of `step`, if it is another than before. One whose broadcast failed is handed out once more. */
-static int hand_out(freezer_t *f, uint64_t step) {
+/* The header for the plan of `step`, if it is another than before. One whose broadcast failed is handed out once more. */
+static int fill_header(freezer_t *f, uint64_t step) {
   struct fz_collective *collective = &f->collective;
   const int found = fz_holds_begin_step(f, step, collective->last_gen);
   if (found == 1) {
@@ -138,18 +154,23 @@ static int hand_out(freezer_t *f, uint64_t step) {
     swap_with_ahead(f, &f->spare);
     collective->unsent = true;
   }
-  const size_t size = collective->unsent ? put_plan(collective->words, &collective->ahead) : 0;
-  uint64_t header[HEADER_WORDS] = { MAGIC, fz_params_layout_hash(f->params), size };
-  int r = broadcast(f, header, HEADER_WORDS);
-  if (r == 0 && size > 0)
-    r = broadcast(f, collective->words, size);
-  if (r < 0)
-    return r;
-  if (collective->unsent) {
+  collective->header[HEADER_MAGIC] = MAGIC;
+  collective->header[HEADER_LAYOUT] = fz_params_layout_hash(f->params);
+  collective->header[HEADER_SIZE] = collective->unsent ? put_plan(collective->words, &collective->ahead) : 0;
+  return found < 0 ? found : 0;
+}
+
+/* Behind the header. */
+static int hand_out(freezer_t *f) {
+  struct fz_collective *collective = &f->collective;
+  if (collective->header[HEADER_SIZE] == 0)
+    return 0;
+  const int r = broadcast(f, collective->words, collective->header[HEADER_SIZE]);
+  if (r == 0) {
     collective->unsent = false;
     collective->has_ahead = true;
   }
-  return found < 0 ? found : 0;
+  return r;
 }
 
 /* A plan that does not fit into what its own layout can need is received all the same: the root waits for that. */
@@ -164,15 +185,12 @@ static int receive_other(freezer_t *f, size_t size) {
 
 static int receive(freezer_t *f) {
   struct fz_collective *collective = &f->collective;
-  uint64_t header[HEADER_WORDS] = { 0 };
-  int r = broadcast(f, header, HEADER_WORDS);
-  if (r < 0)
-    return r;
-  const uint64_t size = header[HEADER_SIZE];
+  const uint64_t *header = collective->header, size = header[HEADER_SIZE];
   if (header[HEADER_MAGIC] != MAGIC || size > SIZE_MAX_WORDS)
     return -EPROTO;
   if (size > collective->n_words)
     return receive_other(f, size);
+  int r = 0;
   if (size > 0)
     r = broadcast(f, collective->words, size);
   if (r < 0)
@@ -186,10 +204,35 @@ static int receive(freezer_t *f) {
   return r;
 }
 
-static int exchange(freezer_t *f, uint64_t step) { return f->collective.root ? hand_out(f, step) : receive(f); }
+/* The plan of `step` begins to be handed out, or received. */
+static int begin_exchange(freezer_t *f, uint64_t step) {
+  struct fz_collective *collective = &f->collective;
+  memset(collective->header, 0, sizeof(collective->header));
+  const int found = collective->root ? fill_header(f, step) : 0;
+  const int r = begin_broadcast(f, collective->header, HEADER_WORDS);
+  collective->under_way = r == 0;
+  return r < 0 ? r : found;
+}
+
+static int end_exchange(freezer_t *f) {
+  struct fz_collective *collective = &f->collective;
+  if (!collective->under_way)
+    return 0;
+  collective->under_way = false;
+  const int r = end_broadcast(f);
+  if (r < 0)
+    return r;
+  return collective->root ? hand_out(f) : receive(f);
+}
+
+static int exchange(freezer_t *f, uint64_t step) {
+  const int begun = begin_exchange(f, step), ended = end_exchange(f);
+  return ended < 0 ? ended : begun;
+}
 
 int fz_collective_begin_step(freezer_t *f) {
   struct fz_collective *collective = &f->collective;
+  const int before = end_exchange(f);
   int taken = 0;
   if (collective->has_ahead) {
     swap_with_ahead(f, &f->spare);
@@ -197,12 +240,14 @@ int fz_collective_begin_step(freezer_t *f) {
     collective->has_ahead = false;
     taken = 1;
   }
-  const int r = exchange(f, f->step < FZ_STEP_MAX ? f->step + 1 : f->step);
-  return taken ? taken : r;
+  const uint64_t next = f->step < FZ_STEP_MAX ? f->step + 1 : f->step;
+  const int r = collective->wait ? begin_exchange(f, next) : exchange(f, next);
+  return taken ? taken : before < 0 ? before : r;
 }
 
 int fz_collective_begin(freezer_t *f) {
   struct fz_collective *collective = &f->collective;
+  (void)end_exchange(f); /* of the step before training went back: all come to it, and nobody wants it */
   collective->has_ahead = collective->unsent = false;
   collective->last_gen = 0;
   return exchange(f, f->step);

@@ -78,6 +78,14 @@ typedef void (*freezer_log_fn)(void *user, int level, const char *message);
 typedef int (*freezer_broadcast_fn)(void *user, void *data, size_t size);
 
 /**
+ * Waits until the broadcast that was begun last is over, for a `broadcast` that only begins one (MPI_Ibcast). The few
+ * bytes of each step are then under way while the step is, and cost none of its time: they are waited for at the next
+ * one. `data` is untouched in between. What is still under way at freezer_close() is the caller's to end.
+ * @return as freezer_broadcast_fn; a broadcast that did not begin is not waited for
+ */
+typedef int (*freezer_broadcast_wait_fn)(void *user);
+
+/**
  * Options of freezer_open(). Starts with its own size, so that it can grow: initialise with FREEZER_OPTIONS_INIT and
  * set what differs. Strings are borrowed for the call to freezer_open() only.
  */
@@ -104,13 +112,15 @@ typedef struct freezer_options {
   bool broadcast_root;            /**< with broadcast: this is the process that attaches */
   const char *program;            /**< what a run without a name is called after, where the scheduler has none: a
                                        script, say, that an interpreter runs; NULL: this program */
+  freezer_broadcast_wait_fn broadcast_wait; /**< with broadcast, given broadcast_user: see there; NULL: a broadcast is
+                                                 over when it returns. In all processes, or in none */
 } freezer_options_t;
 
 /* In the order of the members, since C++ before 2020 knows no names here. */
 #define FREEZER_OPTIONS_INIT \
   { \
     sizeof(freezer_options_t), sizeof(freezer_param_t), NULL, NULL, NULL, NULL, 0, 0, 1, 0, 0, NULL, -1, NULL, NULL, \
-      NULL, NULL, false, NULL \
+      NULL, NULL, false, NULL, NULL \
   }
 
 /**

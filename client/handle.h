@@ -95,11 +95,14 @@ struct fz_events {
 /* What passes between machines, and what came of it (collective.c). */
 struct fz_collective {
   freezer_broadcast_fn broadcast; /* NULL: one machine */
+  freezer_broadcast_wait_fn wait; /* NULL: broadcast does */
   void *user;
   bool root;
-  bool unsent;       /* root: the plan in `ahead` has still to be handed out */
-  bool has_ahead;    /* `ahead` was handed out and holds from the next step on */
-  uint64_t last_gen; /* root: newest gen that was taken from the segment */
+  bool unsent;        /* root: the plan in `ahead` has still to be handed out */
+  bool has_ahead;     /* `ahead` was handed out and holds from the next step on */
+  bool under_way;     /* a header was begun, and is to be waited for */
+  uint64_t header[3]; /* the one of the last broadcast: freed only with the handle, since it may be under way */
+  uint64_t last_gen;  /* root: newest gen that was taken from the segment */
   fz_plan ahead;
   uint64_t *words; /* a plan as it is handed out */
   size_t n_words;  /* that fit there */

@@ -170,6 +170,69 @@ START_TEST(a_broadcast_that_fails_is_made_up_for)
 }
 END_TEST
 
+/* As take() and give(), but a broadcast only begins: what the follower asked for is there when it has waited. */
+static struct {
+  void *data;
+  size_t size;
+} asked;
+
+static int give_later(void *user, void *data, size_t size) { return give(user, data, size); }
+
+static int take_later(void *user, void *data, size_t size) {
+  (void)user;
+  ck_assert_ptr_null(asked.data);
+  asked.data = data;
+  asked.size = size;
+  return 0;
+}
+
+static int wait_for_it(void *user) {
+  void *const data = asked.data;
+  asked.data = NULL;
+  return data ? take(user, data, asked.size) : 0; /* the root has nothing to wait for */
+}
+
+START_TEST(a_broadcast_that_only_begins)
+{
+  freezer_close(root);
+  freezer_close(follower);
+  fake_deinit(&fake);
+  memset(&wire, 0, sizeof(wire));
+  fake_init(&fake);
+  freezer_options_t with = options(fake.path);
+  with.broadcast = give_later;
+  with.broadcast_wait = wait_for_it;
+  with.broadcast_user = &wire;
+  with.broadcast_root = true;
+  ck_assert_int_eq(freezer_open(&root, &with, params, COUNT), 0);
+  with.broadcast = take_later;
+  with.broadcast_root = false;
+  ck_assert_int_eq(freezer_open(&follower, &with, params, COUNT), 0);
+
+  /* The follower comes to step 0 first, and waits for nobody. */
+  ck_assert_int_eq(freezer_batch_begin(follower, 0, 0), 0);
+  void *const data = asked.data;
+  asked.data = NULL;
+  fake_attach(&fake, root, 1, 0, 0);
+  (void)fake_publish(&fake, 2, &(const struct fake_row){ .mask = "011" }, 1, FZ_TIME_NEVER);
+  ck_assert_int_eq(freezer_batch_begin(root, 1, 0), 0);
+  asked.data = data;
+  ck_assert_int_eq(freezer_batch_begin(follower, 1, 0), 0);
+  ck_assert_uint_gt(wire.written, wire.read); /* the root's word of step 1: it is for step 2 */
+  ck_assert_str_eq(fake_flags(follower, COUNT), "110");
+
+  /* Its header ends at step 2, and the plan comes behind it. */
+  void *const second = asked.data;
+  asked.data = NULL;
+  ck_assert_int_eq(freezer_batch_begin(root, 2, 0), 1);
+  ck_assert_str_eq(fake_flags(root, COUNT), "011");
+  asked.data = second;
+  ck_assert_int_eq(freezer_batch_begin(follower, 2, 0), 1);
+  ck_assert_str_eq(fake_flags(follower, COUNT), "011");
+  asked.data = NULL;
+}
+END_TEST
+
 START_TEST(rewind_of_both)
 {
   attach();
@@ -334,6 +397,7 @@ Suite *fz_suite(void) {
   tcase_add_test(tcase, a_plan_reaches_everybody);
   tcase_add_test(tcase, nothing_but_a_header_when_idle);
   tcase_add_test(tcase, a_broadcast_that_fails_is_made_up_for);
+  tcase_add_test(tcase, a_broadcast_that_only_begins);
   tcase_add_test(tcase, rewind_of_both);
   tcase_add_test(tcase, other_models_and_garbage);
   tcase_add_test(tcase, only_the_root_attaches);

@@ -11,50 +11,8 @@ from torch.nn.parallel import DistributedDataParallel
 import fz
 import pyfreezer
 from gloo import Ranks, change, check_equal
-from reference import batches, by_hand, make
-from training import OPTIMIZERS, Model, differing, weights
-
-REDUCED = []
-"""In a rank with the hook `counting`: how many elements were reduced in this step, by bucket."""
-
-NAMES = [name for name, _ in Model().named_parameters()]
-
-
-def build(optimizer="adamw", frozen=(), thawed=True, hook=None, **ddp):
-    """The same, wrapped while it was thawed or as it is."""
-    model, optimizer = make(optimizer, frozen)
-    if thawed:
-        with pyfreezer.thawed(model):
-            wrapped = DistributedDataParallel(model, **ddp)
-    else:
-        wrapped = DistributedDataParallel(model, **ddp)
-    if hook:
-        hook(wrapped)
-    return wrapped, optimizer
-
-
-def train(rank, run="ddp", accumulate=1, bare=False, **options):
-    """One rank: trains until the test says so."""
-    rank.init()
-    wrapped, optimizer = build(**options)
-    session = pyfreezer.attach(wrapped.module if bare else wrapped, optimizer, run=run)
-    data = batches(rank.rank)
-    step = 0
-    while True:
-        REDUCED.clear()
-        for micro in range(accumulate):
-            batch, target = next(data)
-            wrapped.require_backward_grad_sync = micro == accumulate - 1
-            (wrapped(batch) - target).square().mean().backward()
-        frozen, before = session.frozen, weights(session.model)  # of this step: the hook is behind the optimizer's
-        optimizer.step()
-        optimizer.zero_grad()
-        moved = differing(before, weights(session.model))
-        rank.note_step(step, session.model, during=frozen, moved=moved, reduced=sum(REDUCED))
-        step += 1
-        if rank.last_step():
-            break
-    session.detach()
+from reference import REDUCED, batches, build, by_hand, finish, train
+from training import OPTIMIZERS, Model
 
 
 def counting(wrapped):
@@ -96,17 +54,6 @@ def live(scene, world, accumulate=1, optimizer="adamw", frozen=(), **options):
             [i for i, pair in enumerate(zip(got, want)) if pair[0] != pair[1]], [], "steps that differ from by hand"
         )
     return steps, at
-
-
-def finish(ranks):
-    """Ends the ranks; checks that they were equal after every step, and that just what was not frozen moved."""
-    steps = ranks.stop()
-    check_equal(steps, ranks.world)
-    for step, notes in steps.items():
-        fz.equal(
-            sorted(notes[0]["during"] + notes[0]["moved"]), sorted(NAMES), f"what was frozen or moved, step {step}"
-        )
-    return steps
 
 
 for _world in (2, 4):

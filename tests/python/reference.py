@@ -1,9 +1,17 @@
 # reference.py - what the ranks of the tests train, and the same training without anything distributed, flipped by hand.
 
 import torch
+from torch.nn.parallel import DistributedDataParallel
 
-from gloo import hash_of
-from training import OPTIMIZERS, WIDTH, Model
+import fz
+import pyfreezer
+from gloo import check_equal, hash_of
+from training import OPTIMIZERS, WIDTH, Model, differing, weights
+
+REDUCED = []
+"""In a rank with the hook `counting`: how many elements were reduced in this step, by bucket."""
+
+NAMES = [name for name, _ in Model().named_parameters()]
 
 
 def batches(rank, seed=7):
@@ -46,3 +54,51 @@ def by_hand(flips, steps, accumulate=1, **options):
         optimizer.zero_grad()
         hashes.append(hash_of(model))
     return hashes
+
+
+def build(optimizer="adamw", frozen=(), thawed=True, hook=None, **ddp):
+    """The same, wrapped while it was thawed or as it is."""
+    model, optimizer = make(optimizer, frozen)
+    if thawed:
+        with pyfreezer.thawed(model):
+            wrapped = DistributedDataParallel(model, **ddp)
+    else:
+        wrapped = DistributedDataParallel(model, **ddp)
+    if hook:
+        hook(wrapped)
+    return wrapped, optimizer
+
+
+def train(rank, run="ddp", accumulate=1, bare=False, **options):
+    """One rank: trains until the test says so."""
+    rank.init()
+    wrapped, optimizer = build(**options)
+    session = pyfreezer.attach(wrapped.module if bare else wrapped, optimizer, run=run)
+    data = batches(rank.rank)
+    step = 0
+    while True:
+        REDUCED.clear()
+        for micro in range(accumulate):
+            batch, target = next(data)
+            wrapped.require_backward_grad_sync = micro == accumulate - 1
+            (wrapped(batch) - target).square().mean().backward()
+        frozen, before = session.frozen, weights(session.model)  # of this step: the hook is behind the optimizer's
+        optimizer.step()
+        optimizer.zero_grad()
+        moved = differing(before, weights(session.model))
+        rank.note_step(step, session.model, during=frozen, moved=moved, reduced=sum(REDUCED))
+        step += 1
+        if rank.last_step():
+            break
+    session.detach()
+
+
+def finish(ranks):
+    """Ends the ranks; checks that they were equal after every step, and that just what was not frozen moved."""
+    steps = ranks.stop()
+    check_equal(steps, ranks.world)
+    for step, notes in steps.items():
+        fz.equal(
+            sorted(notes[0]["during"] + notes[0]["moved"]), sorted(NAMES), f"what was frozen or moved, step {step}"
+        )
+    return steps

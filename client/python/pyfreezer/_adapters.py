@@ -28,7 +28,7 @@ def choose(
     if not any(isinstance(extension, _cudagraphs.CudaGraphs) for extension in given):
         _cudagraphs.check(model)
         chosen.append(_cudagraphs.CudaGraphs())
-    if _trains_with_others():
+    if trains_with_others():
         sharded = _fsdp.find(model)
         if sharded is not None:
             chosen.append(sharded)
@@ -40,6 +40,7 @@ def choose(
     return chosen
 
 
-def _trains_with_others() -> bool:
+def trains_with_others() -> bool:
+    """Whether torch.distributed is in use. Imports nothing."""
     distributed = sys.modules.get("torch.distributed")
     return distributed is not None and distributed.is_available() and distributed.is_initialized()

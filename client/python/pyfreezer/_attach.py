@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Callable, Union
 
-from . import _adapters, _hooks, _library, _log, _names
+from . import _adapters, _distributed, _hooks, _library, _log, _names
 from ._errors import FreezerError, NotCovered, RulesError
 from ._extension import Extension
 from ._flags import Change
@@ -43,6 +43,8 @@ def attach(
     attempt: int = 0,
     framework: str = "pytorch",
     timeout: float | None = None,
+    group: Any = None,
+    group_timeout: float = _distributed.TIMEOUT,
     extensions: Sequence[Extension] = (),
     rewrap: Callable[[torch.nn.Module], torch.nn.Module] | None = None,
     on_change: Callable[[Change], None] | None = None,
@@ -66,6 +68,9 @@ def attach(
     rank, world      this process and how many attach on this machine; without them from the environment
     job, attempt     which start of the job this is; without them from the scheduler
     timeout          seconds to wait for a freezerd that is there; one that is not there is never waited for
+    group            several machines: the process group that trains this model together. Without it, all ranks of
+                     torch.distributed, if those of this machine are not all. Its first rank attaches
+    group_timeout    seconds after which a rank that does not come to a step is given up: the flags stay as they are
     extensions       see pyfreezer.Extension; those for DDP and the like are found by themselves
     rewrap           wraps the bare model in DDP anew and returns the wrapper, where Freezer cannot correct it in place
     on_change        called with each Change, in the training thread
@@ -79,9 +84,15 @@ def attach(
     optimizers = _optimizers(optimizer)
     if hook and not optimizers:
         raise ValueError("give the optimizer, or hook=False and call session.step() at the start of each window")
-    rank, world = _place(rank, world)
-    settings = Settings(norm, optimizer_state, on_conflict, allow_empty, rank == 0, _log.configure(log))
-    where = Where(run, socket, framework, job, attempt, rank, world, step, epoch, _rules_text(rules), timeout)
+    plan_group = None
+    if group is not None or (rank is None and world is None and _adapters.trains_with_others()):
+        plan_group = _distributed.plan_group(group, group_timeout)
+    rank, world = _place(rank, world) if plan_group is None else (0, 1)
+    first = rank == 0 if plan_group is None else plan_group.root
+    settings = Settings(norm, optimizer_state, on_conflict, allow_empty, first, _log.configure(log))
+    where = Where(
+        run, socket, framework, job, attempt, rank, world, step, epoch, _rules_text(rules), timeout, plan_group
+    )
     slots = _names.collect(model)
     given = len(extensions)
     extensions = _adapters.choose(model, optimizers, slots, extensions, rewrap)
@@ -153,6 +164,9 @@ def _check_coverage(
 
 def _open(where: Where, slots: Sequence[_names.Slot], settings: Settings) -> Handle | NoHandle:
     library = _library.load()
+    if where.group and not where.group.check(slots, library is not None) and library is not None:
+        _log.warn_once("not all ranks have libfreezer, so training goes on without Freezer")
+        return NoHandle(where, slots)
     if library is None:
         if os.environ.get("FREEZER_REQUIRE", "0") not in ("", "0"):
             raise FreezerError("FREEZER_REQUIRE is set, and there is no libfreezer")

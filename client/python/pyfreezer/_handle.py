@@ -15,6 +15,7 @@ from . import _library
 from ._errors import FreezerError, NotConnected, RulesError
 
 if TYPE_CHECKING:
+    from ._distributed import PlanGroup
     from ._names import Slot
 
 _LEVELS = {0: logging.ERROR, 1: logging.WARNING, 2: logging.INFO}
@@ -37,10 +38,8 @@ class Where:
     rules: str | None = None
     timeout: float | None = None
     """Seconds to wait for a freezerd that is there and for the other ranks to give the first plan."""
-    broadcast: Callable[[memoryview], int] | None = None
-    """Several machines: hands the bytes from the root to all others, in place; 0 or a negative errno value."""
-    root: bool = False
-    """With broadcast: this process attaches."""
+    group: PlanGroup | None = None
+    """Several machines: its root attaches, and the others get from it what they need."""
 
 
 def _text(value: str | None) -> bytes | None:
@@ -65,7 +64,9 @@ class Handle:
         self._flags = (ctypes.c_bool * _CHUNK)()
         self._said: list[str] = []
         self._log_function = _library.LOG_FUNCTION(self._logged(log))
-        self._broadcast_function = _library.BROADCAST_FUNCTION(self._broadcasting(where.broadcast))
+        if where.group:
+            self._broadcast_function = _library.BROADCAST_FUNCTION(self._guarded(where.group.begin))
+            self._wait_function = _library.WAIT_FUNCTION(self._guarded(where.group.wait))
         self.pointer = ctypes.c_void_p()
         """What the library's functions take; after close() it is NULL, which they know."""
         options = self._options(where)
@@ -86,15 +87,17 @@ class Handle:
         return function
 
     @staticmethod
-    def _broadcasting(broadcast: Callable[[memoryview], int] | None):
-        def function(_user, data, size):
+    def _guarded(function: Callable[..., int]) -> Callable[..., int]:
+        """For libfreezer, which gives its user pointer first. Nothing may be raised into C."""
+
+        def called(_user, *arguments):
             try:
-                return broadcast(memoryview((ctypes.c_ubyte * size).from_address(data)).cast("B"))
-            except Exception:  # noqa: BLE001 - nothing may reach C; the plan is handed out again
+                return function(*arguments)
+            except Exception:  # noqa: BLE001 - the flags stay, and the plan is handed out again
                 logging.getLogger("pyfreezer").exception("the plan did not reach all machines")
                 return -errno.EIO
 
-        return function
+        return called
 
     def _options(self, where: Where) -> _library.Options:
         options = _library.Options()
@@ -105,8 +108,9 @@ class Handle:
         options.rules, options.program = _text(where.rules), _text(_program())
         options.attach_timeout_ms = -1 if where.timeout is None else round(where.timeout * 1000)
         options.log = self._log_function
-        if where.broadcast:
-            options.broadcast, options.broadcast_root = self._broadcast_function, where.root
+        if where.group:
+            options.broadcast, options.broadcast_wait = self._broadcast_function, self._wait_function
+            options.broadcast_root = where.group.root
         return options
 
     def _error(self, code: int) -> FreezerError:

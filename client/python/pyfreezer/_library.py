@@ -22,6 +22,7 @@ SONAME = "libfreezer.so.0"
 
 LOG_FUNCTION = ctypes.CFUNCTYPE(None, c_void_p, c_int, c_char_p)
 BROADCAST_FUNCTION = ctypes.CFUNCTYPE(c_int, c_void_p, c_void_p, c_size_t)
+WAIT_FUNCTION = ctypes.CFUNCTYPE(c_int, c_void_p)
 
 
 class Param(Structure):
@@ -59,6 +60,7 @@ class Options(Structure):
         ("broadcast_user", c_void_p),
         ("broadcast_root", c_bool),
         ("program", c_char_p),
+        ("broadcast_wait", WAIT_FUNCTION),
     )
 
     def __init__(self) -> None:

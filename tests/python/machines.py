@@ -1,0 +1,126 @@
+#!/usr/bin/env python3
+"""machines.py - ranks of which only the first reaches freezerd, as on several machines: the others follow it."""
+
+import torchenv  # noqa: F401 - first: goes on where torch is
+
+import time
+
+import torch.distributed as dist
+
+import fz
+import pyfreezer
+from gloo import Ranks, change
+from reference import by_hand, finish, train
+from training import OPTIMIZERS, Loop, Model
+
+
+def alone(rank):
+    """Each rank on a machine of its own, and none but the first with a freezerd."""
+    place = {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+    return place if rank == 0 else {**place, "FREEZER_SOCKET": "/nowhere"}
+
+
+for _world in (2, 4):
+
+    @fz.test(f"{_world} machines: equal after every step", limit=300)
+    def test_live(scene, world=_world):
+        scene.daemon()
+        ranks = Ranks(scene, world, train, environment=alone)
+        ranks.wait_step(3)
+        flips = [(change(scene, "freeze", "layers.{0..1}", "embed"), ("layers.0.", "layers.1.", "embed."), False)]
+        ranks.wait_step(flips[-1][0] + 3)
+        flips.append((change(scene, "unfreeze", "layers.0"), ("layers.0.",), True))
+        ranks.wait_step(flips[-1][0] + 3)
+        steps = finish(ranks)
+        if world == 2:
+            want = by_hand(flips, len(steps))
+            fz.equal([i for i in range(len(want)) if steps[i][0]["hash"] != want[i]], [], "steps unlike by hand")
+
+
+@fz.test("freezerd killed and started again", limit=300)
+def test_restart(scene):
+    daemon = scene.daemon()
+    ranks = Ranks(scene, 2, train, environment=alone)
+    ranks.wait_step(3)
+    frozen_at = change(scene, "freeze", "layers.0")
+    daemon.kill()
+    ranks.wait_step(max(ranks.notes(rank)[-1]["step"] for rank in range(2)) + 10)
+    scene.daemon()
+    thawed_at = change(scene, "unfreeze", "layers.0")
+    ranks.wait_step(thawed_at + 3)
+    steps = finish(ranks)
+    frozen = [step for step, notes in steps.items() if "layers.0.linear.weight" in notes[0]["during"]]
+    fz.equal(frozen, list(range(frozen_at, thawed_at)), "steps at which it was frozen")
+
+
+# --- without collectives of the training's own, so that what a missing rank does is Freezer's doing alone ---
+
+
+def train_alone(rank, grouped=False):
+    rank.init()
+    loop = Loop()
+    more = {"group": dist.group.WORLD} if grouped else {}
+    session = pyfreezer.attach(loop.model, loop.optimizer, run="alone", group_timeout=fz.seconds(3), **more)
+    while True:
+        frozen = session.frozen
+        loop.step()
+        rank.note(step=loop.steps, frozen=frozen, hash="")
+        time.sleep(0.002)
+
+
+@fz.test("a rank dies: the other goes on, with the flags as they are", limit=120)
+def test_death(scene):
+    scene.daemon()
+    ranks = Ranks(scene, 2, train_alone, environment=alone)
+    ranks.wait_step(3)
+    change(scene, "freeze", "layers.0")
+    ranks.wait_noted(lambda note: note["frozen"], "it is frozen everywhere")
+    ranks.ranks[1].kill()
+    survivor = ranks.ranks[0]
+    scene.ctl("unfreeze", "layers.0", "--yes", "--no-wait")
+    before = ranks.notes(0)[-1]["step"]
+    fz.wait_until(lambda: ranks.notes(0)[-1]["step"] > before + 50, "the survivor trains on", 30)
+    fz.equal(len(ranks.notes(0)[-1]["frozen"]), 4, "what the survivor has frozen")
+    fz.check("the flags stay as they are" in survivor.errors(), "it says so", survivor.errors())
+    survivor.kill()
+
+
+@fz.test("a rank stands still: the others wait for it no longer than they should, and all keep their flags", limit=120)
+def test_stopped(scene):
+    scene.daemon()
+    ranks = Ranks(scene, 3, train_alone, grouped=True)
+    ranks.wait_step(3)
+    ranks.ranks[2].stop()
+    before = [ranks.notes(rank)[-1]["step"] for rank in range(3)]
+    scene.ctl("freeze", "layers.0", "--yes", "--no-wait")
+    fz.wait_until(
+        lambda: all(ranks.notes(rank)[-1]["step"] > before[rank] + 50 for rank in range(2)), "the others go on", 40
+    )
+    ranks.ranks[2].cont()
+    fz.wait_until(lambda: ranks.notes(2)[-1]["step"] > before[2] + 50, "and so does it", 40)
+    fz.equal([ranks.notes(rank)[-1]["frozen"] for rank in range(3)], [[]] * 3, "what they have frozen")
+    for rank in ranks.ranks:
+        rank.kill()
+
+
+def attach_other_layout(rank):
+    """Rank 1 has one block more."""
+    rank.init()
+    model = Model(4 + rank.rank)
+    try:
+        pyfreezer.attach(model, OPTIMIZERS["sgd"](model.parameters()), run="layout")
+    except pyfreezer.LayoutError as error:
+        rank.note(step=0, code=error.code, said=str(error))
+
+
+@fz.test("layouts that differ: attach fails on all ranks, with both and where they differ", limit=120)
+def test_layouts(scene):
+    scene.daemon()
+    for notes in Ranks(scene, 2, attach_other_layout, environment=alone).join().values():
+        fz.equal([note["code"] for note in notes], ["LAYOUT_MISMATCH"] * 2, "the codes")
+        fz.equal(notes[0]["said"], notes[1]["said"], "what is said")
+        fz.check("layers.4.norm.weight" in notes[0]["said"], "where", notes[0])
+
+
+if __name__ == "__main__":
+    fz.main()
