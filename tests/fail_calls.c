@@ -447,7 +447,9 @@ EXPORT int fcntl(int fd, int command, ...) {
   void *argument = va_arg(arguments, void *);
   va_end(arguments);
   REAL(fcntl);
-  return fails_on(KIND_fcntl, fd) ? -1 : real(fd, command, argument);
+  /* The others ask, or set, what the kernel has at hand. */
+  const bool can_fail = command == F_DUPFD_CLOEXEC || command == F_DUPFD || command == F_SETLK;
+  return can_fail && fails_on(KIND_fcntl, fd) ? -1 : real(fd, command, argument);
 }
 
 EXPORT int flock(int fd, int operation) {
