@@ -55,7 +55,7 @@ ERRORS = {
     "getsockopt": ["ENOBUFS"],
 }
 TWICE = [("fsync", "EIO"), ("rename", "EIO"), ("write", "ENOSPC"), ("accept", "EMFILE")] # and what mends it, too
-MORE_ALLOCATIONS = 15 # of each victim, in a sample
+MORE_ALLOCATIONS = 10 # of each victim, in a sample
 LIMIT = 60
 
 
