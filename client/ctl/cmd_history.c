@@ -27,6 +27,19 @@ static const struct fz_column columns[] = {
 
 /* --- history --- */
 
+static bool is_flip(const fz_json *item) {
+  const char *action = fz_text_of(item, "action");
+
+  return action && strcmp(action, "flip") == 0;
+}
+
+/* Of a flip, "froze model.embed (38.6M): rule warm-up begins", where what it did ends; NULL: it does not say why. */
+static const char *end_of_flip(const fz_json *item, const char *text) {
+  const char *end = is_flip(item) ? strstr(text, "): ") : NULL;
+
+  return end ? end + 1 : NULL;
+}
+
 /* "froze model.layers.4 (12)": the daemon's sentence, with parameters in place of elements. Allocated. */
 static char *change_text(const fz_json *item) {
   const char *text = fz_text_of(item, "text"), *action = fz_text_of(item, "action"), *state = fz_text_of(item, "state");
@@ -38,7 +51,8 @@ static char *change_text(const fz_json *item) {
   if (!out)
     return NULL;
   text = text ? text : action ? action : "";
-  const char *count = strrchr(text, '(');
+  const char *end = end_of_flip(item, text);
+  const char *count = memrchr(text, '(', end ? (size_t)(end - text) : strlen(text));
   if (n > 0 && count && count > text)
     fprintf(out, "%.*s(%s)", (int)(count - text), text, fz_number(n).text);
   else
@@ -52,9 +66,10 @@ static char *change_text(const fz_json *item) {
   return words;
 }
 
-/* "ana@gpu07 "plateau"", "rule", "baseline". Allocated. */
+/* "ana@gpu07 "plateau"", "rule warm-up begins", "baseline". Allocated. */
 static char *by_text(const fz_json *item) {
   const char *by = fz_text_of(item, "by"), *reason = fz_text_of(item, "reason"), *action = fz_text_of(item, "action");
+  const char *text = fz_text_of(item, "text"), *why = text ? end_of_flip(item, text) : NULL;
   char *words = NULL;
   size_t size;
   FILE *out = open_memstream(&words, &size);
@@ -63,8 +78,8 @@ static char *by_text(const fz_json *item) {
     return NULL;
   if (by)
     fprintf(out, "%s%s%s%s", by, reason && *reason ? " \"" : "", reason ? reason : "", reason && *reason ? "\"" : "");
-  else if (action && strcmp(action, "flip") == 0)
-    fputs("rules", out);
+  else if (is_flip(item))
+    fputs(why ? why + strlen(": ") : "rules", out);
   else if (action && strcmp(action, "attached") == 0)
     fputs("baseline", out);
   if (fclose(out) != 0) {

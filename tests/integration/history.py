@@ -67,6 +67,20 @@ def history(t):
     equal((data["schema"], len(data["history"]), data["more"]), ("freezer.history/1", 2, True), "--json")
 
 
+@fz.test("history: what a rule does is a row of its own that names the rule")
+def flips(t):
+    rules = {"version": 1, "rules": [{"name": "warm-up (short)", "freeze": ["layer.1"], "from": {"step": 40},
+                                      "until": {"step": 80}}]}
+    control = t.daemon("--rules", t.write("rules.json", json.dumps(rules))).connect()
+    t.trainer(PARAMS, (0, FOREVER), step_us=300)
+    fz.wait_until(lambda: len(control.require("history")["history"]) == 3 if control.ask("history")["ok"] else False,
+                  "both flips are told")
+    rows = [line.split(None, 3) for line in t.ctl("history").out.splitlines()[1:]]
+    equal([(row[0], row[1]) for row in rows], [("1", "80"), ("1", "40"), ("1", "0")], "gens and steps")
+    check(rows[0][3].startswith("unfroze layer.1 (2)") and rows[0][3].endswith("rule warm-up (short) ends"), "end", rows)
+    check(rows[1][3].startswith("froze layer.1 (2)") and rows[1][3].endswith("rule warm-up (short) begins"), "begin", rows)
+
+
 @fz.test("revert: to a gen, to before the last change, twice, over a restart; -n; what is asked about")
 def revert(t):
     daemon = t.daemon()
