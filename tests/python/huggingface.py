@@ -3,6 +3,9 @@
 
 import torchenv  # noqa: F401 - first: goes on where torch is
 
+import os
+import sys
+
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
@@ -215,6 +218,50 @@ def test_again(scene):
     made.train()
     fz.check(callback.session is not first, "another session")
     fz.equal(callback.session.frozen, [], "frozen at step 1, by the rules")
+
+
+# --- several ranks ---
+
+RANKS = """
+import os, sys, types
+sys.path[:0] = [{tests!r}, {integration!r}]
+import hftrain, torch
+from huggingface import Watch, frozen_at_start
+from pyfreezer.transformers import FreezerCallback
+
+scene = types.SimpleNamespace(path=lambda name: os.path.join({root!r}, name))
+rules = {{"version": 1, "rules": [
+    {{"freeze": ["transformer.h.1"], "from": {{"step": 3}}, "until": {{"step": 8}}}},
+    {{"train": ["transformer.h.0"], "from": {{"step": 5}}}},
+]}}
+for find_unused in (True, False):
+    watch = Watch()
+    callback = FreezerCallback(socket={socket!r}, rules=rules, run=f"ranks-{{find_unused}}")
+    options = {{"ddp_find_unused_parameters": find_unused, "ddp_backend": "gloo"}}
+    made = hftrain.trainer(scene, [callback, watch], frozen_at_start(), max_steps=11, **options)
+    made.train()
+    assert type(made.model_wrapped).__name__ == "DistributedDataParallel"
+    torch.save(watch.weights, scene.path(f"rank{{os.environ['RANK']}}.{{find_unused}}"))
+"""
+
+
+@fz.test("two ranks under DDP stay equal while blocks are frozen and one is thawed, find_unused both ways", limit=900)
+def test_ranks(scene):
+    scene.daemon()
+    here = os.path.dirname(os.path.abspath(__file__))
+    places = {"tests": here, "integration": os.path.dirname(fz.__file__), "root": scene.root, "socket": scene.socket}
+    script = scene.write("ranks.py", RANKS.format(**places))
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", script]
+    process = fz.Process(scene, "torchrun", torchrun, {"FREEZER_LIBRARY": os.environ["FREEZER_LIBRARY"]})
+    fz.equal(process.wait(800), 0, f"exit status: {process.errors()[-3000:]}")
+    for find_unused in (True, False):
+        one, other = (torch.load(scene.path(f"rank{rank}.{find_unused}")) for rank in range(2))
+        fz.equal([step for step in one if differing(one[step], other[step])], [], "steps at which ranks differ")
+        still = {0: range(1, 6), 1: range(4, 9)}
+        for block, steps in still.items():
+            name = f"transformer.h.{block}.mlp.c_fc.weight"
+            unmoved = [step for step in range(1, 11) if one[step][name].equal(one[step - 1][name])]
+            fz.equal(unmoved, list(steps), f"steps at whose start block {block} is as before, {find_unused}")
 
 
 # --- windows and logs ---
