@@ -59,6 +59,8 @@ typedef struct freezer_param {
   bool requires_grad;     /**< the baseline flag */
   const char *may_freeze; /**< NULL: may be frozen; else the refusal code, for example "NOT_CONTROLLABLE"; borrowed */
   const char *may_train;  /**< NULL: may be trained; else the refusal code; borrowed */
+  const char *const *aliases; /**< further names of a parameter that is tied, under which it is found too; borrowed */
+  size_t n_aliases;           /**< at most 255; 4096 over all parameters */
 } freezer_param_t;
 
 /** How loud a line given to freezer_log_fn is. */

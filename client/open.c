@@ -86,8 +86,10 @@ static int take_params(freezer_t *f, const freezer_param_t *first, size_t stride
     r = !param->name ? -EINVAL
                      : fz_params_add(f->params, param->name, strlen(param->name), param->elements, param->requires_grad,
                                      param->may_freeze, param->may_train);
+    for (size_t k = 0; k < param->n_aliases && r == 0; k++)
+      r = fz_params_add_alias(f->params, param->aliases[k], strlen(param->aliases[k]));
     if (r == -EINVAL)
-      fz_log(f, FREEZER_LOG_ERROR, "parameter %zu: bad name, element count or refusal code", i);
+      fz_log(f, FREEZER_LOG_ERROR, "parameter %zu: bad name, alias, element count or refusal code", i);
   }
   size_t duplicate;
   if (r == 0)

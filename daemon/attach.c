@@ -281,6 +281,16 @@ static bool charge(fz_trainer *trainer) {
   return trainer->core->listing_bytes <= FZ_LISTING_BYTES_MAX;
 }
 
+/** An entry of a params message into the table. 0, or as fz_params_add(). */
+static int take_entry(fz_params *params, const struct fz_params_entry *entry) {
+  int r = fz_params_add(params, entry->name, strlen(entry->name), entry->elements, entry->requires_grad,
+                        entry->may_freeze, entry->may_train);
+
+  for (const fz_json *alias = fz_json_first(entry->aliases); alias && r == 0; alias = fz_json_next(alias))
+    r = fz_params_add_alias(params, fz_json_string(alias), strlen(fz_json_string(alias)));
+  return r;
+}
+
 void fz_attach_params(fz_trainer *trainer, const fz_message *message) {
   const struct fz_params_chunk *chunk = &message->params;
   struct fz_params_entry entry;
@@ -294,11 +304,11 @@ void fz_attach_params(fz_trainer *trainer, const fz_message *message) {
     return;
   }
   while (fz_params_chunk_next(chunk, &cursor, &entry)) {
-    const int r = fz_params_add(trainer->listed, entry.name, strlen(entry.name), entry.elements, entry.requires_grad,
-                                entry.may_freeze, entry.may_train);
+    const int r = take_entry(trainer->listed, &entry);
     if (r == -E2BIG) {
-      fz_trainer_refuse(trainer, true, FZ_CODE_TOO_MANY, "the names of the parameters take more than %u MiB",
-                        FZ_PARAM_BYTES_MAX >> 20);
+      fz_trainer_refuse(trainer, true, FZ_CODE_TOO_MANY,
+                        "the names of the parameters take more than %u MiB, or more than %u are aliases",
+                        FZ_PARAM_BYTES_MAX >> 20, FZ_ALIASES_MAX);
       return;
     }
     if (r < 0) {

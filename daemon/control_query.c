@@ -401,7 +401,9 @@ void fz_op_explain(fz_client *client, const fz_request *request) {
   if (!run)
     return;
   const size_t n = fz_params_count(run->params);
-  const size_t index = fz_params_find(run->params, request->param, strlen(request->param));
+  size_t index = fz_params_find(run->params, request->param, strlen(request->param));
+  if (index == n)
+    index = fz_params_find_alias(run->params, request->param, strlen(request->param));
   if (index == n) {
     no_param(client, request, run);
     return;

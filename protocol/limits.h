@@ -36,6 +36,8 @@
 /* Per run. */
 #define FZ_WORLD_MAX 1024U /* ranks on one machine */
 #define FZ_PARAMS_MAX (4U * 1024U * 1024U)
+#define FZ_ALIASES_MAX 4096U                      /* further names of tied parameters, all together */
+#define FZ_ALIASES_OF_ONE_MAX 255U                /* and those of one */
 #define FZ_PARAM_BYTES_MAX (512U * 1024U * 1024U) /* all names of a run together */
 #define FZ_RULES_MAX 1024U
 #define FZ_PATTERNS_MAX 4096U            /* selectors of a rules document, or of one command */

@@ -194,7 +194,7 @@ static const char *decode_permission(const fz_json *value, fz_field_error *error
 }
 
 static void decode_entry(const fz_json *entry, struct fz_params_entry *ret_entry, fz_field_error *error) {
-  const fz_json *value = fz_json_first(fz_json_as_array(entry, 5, 5, error));
+  const fz_json *value = fz_json_first(fz_json_as_array(entry, 5, 6, error));
   ret_entry->name = fz_json_as_string(value, 1, FZ_PARAM_NAME_MAX, error);
   value = fz_json_next(value);
   ret_entry->elements = fz_json_as_integer(value, 0, FZ_INT_MAX, error);
@@ -204,6 +204,10 @@ static void decode_entry(const fz_json *entry, struct fz_params_entry *ret_entry
   ret_entry->may_freeze = decode_permission(value, error);
   value = fz_json_next(value);
   ret_entry->may_train = decode_permission(value, error);
+  value = fz_json_next(value);
+  ret_entry->aliases = value == NULL ? NULL : fz_json_as_array(value, 1, FZ_ALIASES_OF_ONE_MAX, error);
+  for (const fz_json *alias = fz_json_first(ret_entry->aliases); alias != NULL; alias = fz_json_next(alias))
+    (void)fz_json_as_string(alias, 1, FZ_PARAM_NAME_MAX, error);
 }
 
 static void decode_params(struct fz_params_chunk *params, const fz_json *root, fz_field_error *error) {
@@ -369,6 +373,27 @@ static void encode_permission(fz_json_writer *writer, const char *refusal) {
     fz_write_string(writer, NULL, refusal);
 }
 
+/* The aliases of parameter `param`, of which the first is `*alias`; that moves on. */
+static void encode_aliases(fz_json_writer *writer, const fz_params *params, size_t param, size_t *alias) {
+  const size_t first = *alias, count = fz_params_count_aliases(params);
+  for (; *alias < count && fz_params_get_alias(params, *alias)->param == param; (*alias)++) {
+    const struct fz_alias *found = fz_params_get_alias(params, *alias);
+    if (*alias == first)
+      fz_write_begin_array(writer, NULL);
+    fz_write_bytes(writer, NULL, found->name, found->name_length);
+  }
+  if (*alias > first)
+    fz_write_end_array(writer);
+}
+
+/* The first alias of parameter `param` or of one behind it. */
+static size_t first_alias(const fz_params *params, size_t param) {
+  size_t alias = 0;
+  while (alias < fz_params_count_aliases(params) && fz_params_get_alias(params, alias)->param < param)
+    alias++;
+  return alias;
+}
+
 size_t fz_params_encode(fz_json_writer *writer, const fz_params *params, size_t first) {
   enum {
     ENDING = 2,               /* of the array and of the object */
@@ -378,7 +403,7 @@ size_t fz_params_encode(fz_json_writer *writer, const fz_params *params, size_t 
   fz_write_string(writer, "type", layouts[FZ_MESSAGE_PARAMS].name);
   fz_write_integer(writer, "first", first);
   fz_write_begin_array(writer, "params");
-  size_t i = first;
+  size_t i = first, alias = first_alias(params, first);
   for (; i < fz_params_count(params) && fz_writer_length(writer) < LONG_ENOUGH; i++) {
     const struct fz_param *param = fz_params_get(params, i);
     const size_t mark = fz_writer_length(writer);
@@ -388,6 +413,7 @@ size_t fz_params_encode(fz_json_writer *writer, const fz_params *params, size_t 
     fz_write_bool(writer, NULL, param->requires_grad);
     encode_permission(writer, param->may_freeze);
     encode_permission(writer, param->may_train);
+    encode_aliases(writer, params, i, &alias);
     fz_write_end_array(writer);
     if (fz_writer_room(writer) < ENDING) {
       fz_writer_rewind(writer, mark);

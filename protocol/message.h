@@ -177,6 +177,7 @@ struct fz_params_entry {
   bool requires_grad;
   const char *may_freeze; /* NULL: yes; else a refusal code */
   const char *may_train;
+  const fz_json *aliases; /* an array of names, or NULL */
 };
 
 /**

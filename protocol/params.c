@@ -26,6 +26,8 @@ struct fz_params {
   bool sealed;
   size_t n, n_allocated;
   struct fz_param *items;
+  size_t n_aliases, n_aliases_allocated;
+  struct fz_alias *aliases;
   uint32_t *sorted; /* indexes in the order of the names */
   uint64_t *baseline;
   uint64_t elements, layout_hash, baseline_hash;
@@ -56,6 +58,7 @@ fz_params *fz_params_unref(fz_params *params) {
     params->chunks = next;
   }
   free(params->items);
+  free(params->aliases);
   free(params->sorted);
   free(params->baseline);
   free(params);
@@ -143,6 +146,43 @@ int fz_params_add(fz_params *params, const char *name, size_t name_length, uint6
   return 0;
 }
 
+static int reserve_alias(fz_params *params) {
+  if (params->n_aliases < params->n_aliases_allocated)
+    return 0;
+  const size_t n = params->n_aliases_allocated ? params->n_aliases_allocated * 2 : 16;
+  struct fz_alias *aliases = realloc(params->aliases, n * sizeof(*aliases));
+  if (!aliases)
+    return -ENOMEM;
+  params->aliases = aliases;
+  params->n_aliases_allocated = n;
+  return 0;
+}
+
+/* How many of them the parameter that was added last has already. */
+static size_t count_aliases_of_last(const fz_params *params) {
+  size_t n = 0;
+  while (n < params->n_aliases && params->aliases[params->n_aliases - 1 - n].param == params->n - 1)
+    n++;
+  return n;
+}
+
+int fz_params_add_alias(fz_params *params, const char *name, size_t name_length) {
+  assert(!params->sealed && params->n > 0);
+  if (name_length == 0 || name_length > FZ_PARAM_NAME_MAX || !fz_text_is_clean(name, name_length))
+    return -EINVAL;
+  if (params->n_aliases >= FZ_ALIASES_MAX || count_aliases_of_last(params) >= FZ_ALIASES_OF_ONE_MAX ||
+      params->n_bytes + name_length + 1 > FZ_PARAM_BYTES_MAX)
+    return -E2BIG;
+  int r = reserve_bytes(params, name_length + 1);
+  if (r == 0)
+    r = reserve_alias(params);
+  if (r < 0)
+    return r;
+  params->aliases[params->n_aliases++] =
+    (struct fz_alias){ .name = keep(params, name, name_length), .name_length = name_length, .param = params->n - 1 };
+  return 0;
+}
+
 static int compare_bytes(const char *a, size_t a_length, const char *b, size_t b_length) {
   const int order = memcmp(a, b, a_length < b_length ? a_length : b_length);
   if (order)
@@ -167,6 +207,56 @@ static size_t find_duplicate(const fz_params *params, const uint32_t *sorted) {
       first = sorted[k];
   }
   return first;
+}
+
+/* Position of the first name that is not below `text`; with `after_prefix`, of the first beyond those it begins. */
+static size_t lower_bound(const fz_params *params, const char *text, size_t length, bool after_prefix) {
+  size_t low = 0, high = params->n;
+  while (low < high) {
+    const size_t middle = low + (high - low) / 2;
+    const struct fz_param *p = &params->items[params->sorted[middle]];
+    const size_t compared = after_prefix && p->name_length > length ? length : p->name_length;
+    const int order = compare_bytes(p->name, compared, text, length);
+    if (order < 0 || (after_prefix && order == 0))
+      low = middle + 1;
+    else
+      high = middle;
+  }
+  return low;
+}
+
+static size_t find(const fz_params *params, const char *name, size_t name_length) {
+  const size_t position = lower_bound(params, name, name_length, false);
+  if (position == params->n)
+    return params->n;
+  const size_t index = params->sorted[position];
+  const struct fz_param *p = &params->items[index];
+  return compare_bytes(p->name, p->name_length, name, name_length) == 0 ? index : params->n;
+}
+
+static int compare_aliases(const void *a, const void *b) {
+  const struct fz_alias *p = *(const struct fz_alias *const *)a, *q = *(const struct fz_alias *const *)b;
+  return compare_bytes(p->name, p->name_length, q->name, q->name_length);
+}
+
+/* Whether an alias has the name of a parameter or of another alias: 0; -EEXIST, and whose it is; -ENOMEM. */
+static int check_aliases(const fz_params *params, size_t *ret_duplicate) {
+  int r = 0;
+  const struct fz_alias **sorted = malloc((params->n_aliases + 1) * sizeof(*sorted));
+  if (!sorted)
+    return -ENOMEM;
+  for (size_t i = 0; i < params->n_aliases; i++)
+    sorted[i] = &params->aliases[i];
+  qsort(sorted, params->n_aliases, sizeof(*sorted), compare_aliases);
+  for (size_t i = 0; i < params->n_aliases && r == 0; i++) {
+    const bool twice = i > 0 && compare_aliases(&sorted[i - 1], &sorted[i]) == 0;
+    if (twice || find(params, sorted[i]->name, sorted[i]->name_length) < params->n) {
+      *ret_duplicate = sorted[i]->param;
+      r = -EEXIST;
+    }
+  }
+  free(sorted);
+  return r;
 }
 
 /* With the zero byte behind it, which no string holds: so ("ab", "c") and ("a", "bc") differ. */
@@ -214,6 +304,17 @@ int fz_params_seal(fz_params *params, size_t *ret_duplicate) {
   }
   params->sorted = sorted;
   params->baseline = baseline;
+  size_t doubled = 0;
+  const int r = check_aliases(params, &doubled);
+  if (r < 0) {
+    if (r == -EEXIST && ret_duplicate)
+      *ret_duplicate = doubled;
+    free(sorted);
+    free(baseline);
+    params->sorted = NULL;
+    params->baseline = NULL;
+    return r;
+  }
   hash_all(params);
   params->sealed = true;
   return 0;
@@ -222,7 +323,8 @@ int fz_params_seal(fz_params *params, size_t *ret_duplicate) {
 size_t fz_params_count(const fz_params *params) { return params->n; }
 
 size_t fz_params_memory(const fz_params *params) {
-  return params->n_allocated * sizeof(params->items[0]) + params->n_bytes;
+  return params->n_allocated * sizeof(params->items[0]) + params->n_aliases_allocated * sizeof(params->aliases[0]) +
+         params->n_bytes;
 }
 
 const struct fz_param *fz_params_get(const fz_params *params, size_t index) {
@@ -247,30 +349,23 @@ const uint64_t *fz_params_baseline(const fz_params *params) {
   return params->baseline;
 }
 
-/* Position of the first name that is not below `text`; with `after_prefix`, of the first beyond those it begins. */
-static size_t lower_bound(const fz_params *params, const char *text, size_t length, bool after_prefix) {
-  size_t low = 0, high = params->n;
-  while (low < high) {
-    const size_t middle = low + (high - low) / 2;
-    const struct fz_param *p = &params->items[params->sorted[middle]];
-    const size_t compared = after_prefix && p->name_length > length ? length : p->name_length;
-    const int order = compare_bytes(p->name, compared, text, length);
-    if (order < 0 || (after_prefix && order == 0))
-      low = middle + 1;
-    else
-      high = middle;
-  }
-  return low;
-}
-
 size_t fz_params_find(const fz_params *params, const char *name, size_t name_length) {
   assert(params->sealed);
-  const size_t position = lower_bound(params, name, name_length, false);
-  if (position == params->n)
-    return params->n;
-  const size_t index = params->sorted[position];
-  const struct fz_param *p = &params->items[index];
-  return compare_bytes(p->name, p->name_length, name, name_length) == 0 ? index : params->n;
+  return find(params, name, name_length);
+}
+
+size_t fz_params_count_aliases(const fz_params *params) { return params->n_aliases; }
+
+const struct fz_alias *fz_params_get_alias(const fz_params *params, size_t index) {
+  assert(index < params->n_aliases);
+  return &params->aliases[index];
+}
+
+size_t fz_params_find_alias(const fz_params *params, const char *name, size_t name_length) {
+  for (size_t i = 0; i < params->n_aliases; i++)
+    if (compare_bytes(params->aliases[i].name, params->aliases[i].name_length, name, name_length) == 0)
+      return params->aliases[i].param;
+  return params->n;
 }
 
 void fz_params_prefix_range(const fz_params *params, const char *prefix, size_t length, size_t *ret_first,

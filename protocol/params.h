@@ -41,8 +41,15 @@ int fz_params_add(fz_params *params, const char *name, size_t name_length, uint6
                   const char *may_freeze, const char *may_train);
 
 /**
+ * Gives the parameter that was added last a further name, under which selectors find it too: of a tied parameter.
+ * @return as fz_params_add(); -E2BIG also for too many
+ */
+int fz_params_add_alias(fz_params *params, const char *name, size_t name_length);
+
+/**
  * Ends building.
- * @param[out] ret_duplicate  index of a parameter whose name stood before, on -EEXIST; may be NULL
+ * @param[out] ret_duplicate  index of a parameter whose name, or one of whose aliases, stands there twice, on -EEXIST;
+ *                            may be NULL
  * @return 0; -EEXIST doubled name; -ENOMEM
  */
 int fz_params_seal(fz_params *params, size_t *ret_duplicate);
@@ -61,6 +68,20 @@ const uint64_t *fz_params_baseline(const fz_params *params);
 
 /** Index of the parameter with exactly this name, or count when there is none. Binary search. */
 size_t fz_params_find(const fz_params *params, const char *name, size_t name_length);
+
+/** A further name of a parameter. The string is owned by the table and NUL-terminated. */
+struct fz_alias {
+  const char *name;
+  size_t name_length;
+  size_t param; /* index of the parameter */
+};
+
+/** All aliases, in the order of their parameters. */
+size_t fz_params_count_aliases(const fz_params *params);
+/** Borrowed; `index` < count. */
+const struct fz_alias *fz_params_get_alias(const fz_params *params, size_t index);
+/** Index of the parameter that has this alias, or the count of parameters when there is none. */
+size_t fz_params_find_alias(const fz_params *params, const char *name, size_t name_length);
 
 /**
  * The parameters whose name starts with these bytes, as a range of the name-sorted order: positions *ret_first to

@@ -151,16 +151,31 @@ static int validate(const struct fz_layout_header *header, uint64_t size) {
 
 static size_t code_length(const char *code) { return code ? strlen(code) : 0; }
 
-static uint64_t param_size(const struct fz_param *param) {
-  return round_up(sizeof(struct fz_layout_param) + param->name_length + code_length(param->may_freeze) +
-                    code_length(param->may_train),
-                  8);
+/* How many aliases from `first` on are those of parameter `param`. */
+static size_t count_aliases(const fz_params *params, size_t first, size_t param) {
+  size_t n = 0;
+  while (first + n < fz_params_count_aliases(params) && fz_params_get_alias(params, first + n)->param == param)
+    n++;
+  return n;
+}
+
+/* Bytes of an entry whose aliases are `n_aliases` from `alias` on. */
+static uint64_t param_size(const fz_params *params, const struct fz_param *param, size_t alias, size_t n_aliases) {
+  uint64_t size = sizeof(struct fz_layout_param) + param->name_length + code_length(param->may_freeze) +
+                  code_length(param->may_train);
+  for (size_t i = alias; i < alias + n_aliases; i++)
+    size += sizeof(uint16_t) + fz_params_get_alias(params, i)->name_length;
+  return round_up(size, 8);
 }
 
 static uint64_t params_size(const fz_params *params) {
   uint64_t size = 0;
-  for (size_t i = 0; i < fz_params_count(params); i++)
-    size += param_size(fz_params_get(params, i));
+  size_t alias = 0;
+  for (size_t i = 0; i < fz_params_count(params); i++) {
+    const size_t n_aliases = count_aliases(params, alias, i);
+    size += param_size(params, fz_params_get(params, i), alias, n_aliases);
+    alias += n_aliases;
+  }
   return size;
 }
 
@@ -170,21 +185,33 @@ static unsigned char *put_bytes(unsigned char *to, const char *from, size_t leng
   return to + length;
 }
 
+static unsigned char *put_alias(unsigned char *to, const struct fz_alias *alias) {
+  const uint16_t length = (uint16_t)alias->name_length;
+  memcpy(to, &length, sizeof(length));
+  return put_bytes(to + sizeof(length), alias->name, length);
+}
+
 static void put_params(unsigned char *to, const fz_params *params) {
+  size_t alias = 0;
   for (size_t i = 0; i < fz_params_count(params); i++) {
     const struct fz_param *param = fz_params_get(params, i);
+    const size_t n_aliases = count_aliases(params, alias, i);
     const struct fz_layout_param entry = {
       .elements = param->elements,
       .name_length = (uint32_t)param->name_length,
       .requires_grad = param->requires_grad,
       .may_freeze_length = (uint8_t)code_length(param->may_freeze),
       .may_train_length = (uint8_t)code_length(param->may_train),
+      .n_aliases = (uint8_t)n_aliases,
     };
     memcpy(to, &entry, sizeof(entry));
     unsigned char *text = put_bytes(to + sizeof(entry), param->name, param->name_length);
     text = put_bytes(text, param->may_freeze, entry.may_freeze_length);
-    (void)put_bytes(text, param->may_train, entry.may_train_length);
-    to += param_size(param);
+    text = put_bytes(text, param->may_train, entry.may_train_length);
+    for (size_t k = 0; k < n_aliases; k++)
+      text = put_alias(text, fz_params_get_alias(params, alias + k));
+    to += param_size(params, param, alias, n_aliases);
+    alias += n_aliases;
   }
 }
 
@@ -197,6 +224,26 @@ static const char *take_code(char buffer[FZ_CODE_MAX + 1], const unsigned char *
   return buffer;
 }
 
+/* Adds `count` aliases at `from` and says how many bytes they take, of `left`. */
+static int take_aliases(fz_params *params, size_t count, const unsigned char *from, uint64_t left, uint64_t *ret_size) {
+  uint64_t size = 0;
+  for (size_t i = 0; i < count; i++) {
+    uint16_t length;
+    if (left - size < sizeof(length))
+      return -EBADMSG;
+    memcpy(&length, from + size, sizeof(length));
+    size += sizeof(length);
+    if (left - size < length)
+      return -EBADMSG;
+    const int r = fz_params_add_alias(params, (const char *)from + size, length);
+    if (r < 0)
+      return r == -ENOMEM ? r : -EBADMSG;
+    size += length;
+  }
+  *ret_size = size;
+  return 0;
+}
+
 /* Adds the entry at `from` to the table and says how many bytes it takes, of `left`. */
 static int take_param(fz_params *params, const unsigned char *from, uint64_t left, uint64_t *ret_size) {
   struct fz_layout_param entry;
@@ -206,17 +253,23 @@ static int take_param(fz_params *params, const unsigned char *from, uint64_t lef
   if (entry.name_length > FZ_PARAM_NAME_MAX || entry.may_freeze_length > FZ_CODE_MAX ||
       entry.may_train_length > FZ_CODE_MAX || entry.requires_grad > 1)
     return -EBADMSG;
-  const uint64_t size =
-    round_up(sizeof(entry) + entry.name_length + entry.may_freeze_length + entry.may_train_length, 8);
+  uint64_t size = sizeof(entry) + entry.name_length + entry.may_freeze_length + entry.may_train_length;
   if (size > left)
     return -EBADMSG;
   char may_freeze[FZ_CODE_MAX + 1], may_train[FZ_CODE_MAX + 1];
   const unsigned char *name = from + sizeof(entry), *codes = name + entry.name_length;
-  const int r = fz_params_add(params, (const char *)name, entry.name_length, entry.elements, entry.requires_grad,
-                              take_code(may_freeze, codes, entry.may_freeze_length),
-                              take_code(may_train, codes + entry.may_freeze_length, entry.may_train_length));
+  int r = fz_params_add(params, (const char *)name, entry.name_length, entry.elements, entry.requires_grad,
+                        take_code(may_freeze, codes, entry.may_freeze_length),
+                        take_code(may_train, codes + entry.may_freeze_length, entry.may_train_length));
   if (r < 0)
     return r == -ENOMEM ? r : -EBADMSG;
+  uint64_t aliases;
+  r = take_aliases(params, entry.n_aliases, from + size, left - size, &aliases);
+  if (r < 0)
+    return r;
+  size = round_up(size + aliases, 8);
+  if (size > left)
+    return -EBADMSG;
   *ret_size = size;
   return 0;
 }

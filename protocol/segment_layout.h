@@ -49,13 +49,16 @@ _Static_assert(sizeof(struct fz_layout_header) == 3 * 8 + 8 * 8 + 2 * 8 + 6 * 8 
                "no hidden padding");
 _Static_assert(sizeof(struct fz_layout_header) % 8 == 0, "what follows stays aligned");
 
-/* Before each name; the name, the two codes (each may be empty) and zeros up to the next multiple of 8 follow. */
+/*
+ * Before each name; the name, the two codes (each may be empty), the aliases, each behind its length as two bytes, and
+ * zeros up to the next multiple of 8 follow.
+ */
 struct fz_layout_param {
   uint64_t elements;
   uint32_t name_length;
   uint8_t requires_grad;
   uint8_t may_freeze_length, may_train_length;
-  uint8_t zero;
+  uint8_t n_aliases;
 };
 _Static_assert(sizeof(struct fz_layout_param) == 16, "no hidden padding");
 

@@ -218,6 +218,10 @@ START_TEST(checks_what_tables_cannot_say)
   expect_outcome("{\"type\":\"params\",\"first\":0,\"params\":[[\"a\",1,true,true,true],[\"b\",1,true,true]]}",
                  FZ_DECODE_FIELD, "params[1]");
   expect_outcome("{\"type\":\"params\",\"first\":0,\"params\":[[\"a\",1,true,true,true,1]]}", FZ_DECODE_FIELD,
+                 "params[0][5]");
+  expect_outcome("{\"type\":\"params\",\"first\":0,\"params\":[[\"a\",1,true,true,true,[\"b\",\"\"]]]}",
+                 FZ_DECODE_FIELD, "params[0][5][1]");
+  expect_outcome("{\"type\":\"params\",\"first\":0,\"params\":[[\"a\",1,true,true,true,[\"b\"],1]]}", FZ_DECODE_FIELD,
                  "params[0]");
   expect_outcome("{\"type\":\"params\",\"first\":0,\"params\":[{\"a\":1}]}", FZ_DECODE_FIELD, "params[0]");
   expect_outcome("{\"type\":\"params\",\"first\":0,\"params\":[[\"\",1,true,true,true]]}", FZ_DECODE_FIELD,

@@ -109,6 +109,53 @@ START_TEST(duplicates)
 }
 END_TEST
 
+static int add_alias(const char *name) { return fz_params_add_alias(params, name, strlen(name)); }
+
+START_TEST(aliases)
+{
+  ck_assert_int_eq(add("wte", 1), 0);
+  ck_assert_int_eq(add_alias("head"), 0);
+  ck_assert_int_eq(add_alias("encoder"), 0);
+  ck_assert_int_eq(add_alias(""), -EINVAL);
+  ck_assert_int_eq(add_alias("a\nb"), -EINVAL);
+  ck_assert_int_eq(add("body", 1), 0);
+  ck_assert_int_eq(fz_params_seal(params, NULL), 0);
+  ck_assert_uint_eq(fz_params_count_aliases(params), 2);
+  ck_assert_str_eq(fz_params_get_alias(params, 1)->name, "encoder");
+  ck_assert_uint_eq(fz_params_find_alias(params, "encoder", 7), 0);
+  ck_assert_uint_eq(fz_params_find_alias(params, "wte", 3), 2);
+  ck_assert_uint_eq(fz_params_find(params, "head", 4), 2);
+}
+END_TEST
+
+/* An alias that is the name of a parameter, and one that stands there twice. */
+START_TEST(doubled_aliases)
+{
+  size_t duplicate = 99;
+  ck_assert_int_eq(add("a", 1), 0);
+  ck_assert_int_eq(add("b", 1), 0);
+  ck_assert_int_eq(add_alias(_i == 0 ? "a" : "c"), 0);
+  ck_assert_int_eq(add_alias(_i == 0 ? "d" : "c"), 0);
+  ck_assert_int_eq(fz_params_seal(params, &duplicate), -EEXIST);
+  ck_assert_uint_eq(duplicate, 1);
+}
+END_TEST
+
+START_TEST(too_many_aliases)
+{
+  char name[16];
+  for (unsigned i = 0; i <= FZ_ALIASES_MAX; i++) {
+    (void)snprintf(name, sizeof(name), "p%u", i);
+    if (i % FZ_ALIASES_OF_ONE_MAX == 0)
+      ck_assert_int_eq(add(name, 1), 0);
+    name[0] = 'a';
+    ck_assert_int_eq(add_alias(name), i < FZ_ALIASES_MAX ? 0 : -E2BIG);
+    if (i == FZ_ALIASES_OF_ONE_MAX - 1)
+      ck_assert_int_eq(add_alias("more"), -E2BIG);
+  }
+}
+END_TEST
+
 START_TEST(finding)
 {
   static const char *const names[] = { "m.b", "m", "m.a", "n", "m.a.w", "ma", "l" };
@@ -239,6 +286,9 @@ Suite *fz_suite(void) {
   tcase_add_test(tcase, names_that_are_refused);
   tcase_add_loop_test(tcase, clean_text, 0, sizeof(texts) / sizeof(texts[0]));
   tcase_add_test(tcase, duplicates);
+  tcase_add_test(tcase, aliases);
+  tcase_add_loop_test(tcase, doubled_aliases, 0, 2);
+  tcase_add_test(tcase, too_many_aliases);
   tcase_add_test(tcase, finding);
   tcase_add_test(tcase, prefixes_against_a_scan);
   tcase_add_test(tcase, an_empty_table);

@@ -79,6 +79,38 @@ static const struct {
   { "name:a*b.c", "000000000000010" },
 };
 
+static const struct {
+  const char *pattern, *expected; /* over wte (alias head.weight) and body */
+} tied[] = {
+  { "head", "10" },      { "head.weight", "10" }, { "head.weigh", "00" },
+  { "hea", "00" },       { "prefix:hea", "10" },  { "name:head.weight", "10" },
+  { "name:head", "00" }, { "*.weight", "10" },    { "re:^head", "10" },
+  { "wte", "10" },       { "**", "11" },          { "body", "01" },
+};
+
+START_TEST(aliases_select)
+{
+  uint64_t mask = 0, names = 0;
+  size_t matched = 0;
+  fz_params *params = NULL;
+  fz_selector *selector = NULL;
+  ck_assert_int_eq(fz_params_new(&params), 0);
+  ck_assert_int_eq(fz_params_add(params, "wte", 3, 1, true, NULL, NULL), 0);
+  ck_assert_int_eq(fz_params_add_alias(params, "head.weight", 11), 0);
+  ck_assert_int_eq(fz_params_add(params, "body", 4, 1, true, NULL, NULL), 0);
+  ck_assert_int_eq(fz_params_seal(params, NULL), 0);
+  ck_assert_int_eq(fz_selector_new(&selector, tied[_i].pattern, strlen(tied[_i].pattern), NULL, NULL), 0);
+  ck_assert_int_eq(fz_selector_match(selector, params, &mask, &matched), 0);
+  ck_assert_msg(strcmp(help_mask(&mask, 2), tied[_i].expected) == 0, "'%s': %s", tied[_i].pattern, help_mask(&mask, 2));
+  ck_assert_uint_eq(matched, fz_mask_count(&mask, 2));
+  ck_assert_int_eq(fz_selector_match_names(selector, params, &names, NULL), 0);
+  const bool by_name = strchr("w*b", tied[_i].pattern[0]) && strcmp(tied[_i].pattern, "*.weight") != 0;
+  ck_assert_uint_eq(names, by_name ? mask : 0);
+  fz_selector_free(selector);
+  fz_params_unref(params);
+}
+END_TEST
+
 START_TEST(matches_table)
 {
   fz_params *params = help_params(NAMES);
@@ -560,6 +592,7 @@ Suite *fz_suite(void) {
   Suite *suite = suite_create("rules: selectors");
   TCase *tables = tcase_create("tables"), *names = tcase_create("names"), *costs = tcase_create("costs");
   tcase_add_loop_test(tables, matches_table, 0, (int)(sizeof(matches) / sizeof(*matches)));
+  tcase_add_loop_test(tables, aliases_select, 0, sizeof(tied) / sizeof(*tied));
   tcase_add_loop_test(tables, faults_table, 0, (int)(sizeof(faults) / sizeof(*faults)));
   tcase_add_loop_test(tables, hints_table, 0, (int)(sizeof(hints) / sizeof(*hints)));
   tcase_add_test(tables, pattern_lists);

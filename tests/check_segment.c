@@ -47,6 +47,10 @@ static fz_params *make_params(size_t count) {
     ck_assert_int_eq(fz_params_add(made, text, (size_t)n, i * 1000, i % 3 == 0, i % 7 == 0 ? "ZERO" : NULL,
                                    i % 5 == 0 ? "NOT_CONTROLLABLE" : NULL),
                      0);
+    if (i == 35) {
+      ck_assert_int_eq(fz_params_add_alias(made, "tied", 4), 0);
+      ck_assert_int_eq(fz_params_add_alias(made, "tied too", 8), 0);
+    }
   }
   ck_assert_int_eq(fz_params_seal(made, NULL), 0);
   return made;
@@ -100,6 +104,9 @@ START_TEST(what_was_put_in_comes_out)
   ck_assert_uint_eq(fz_params_baseline_hash(read), fz_params_baseline_hash(params));
   ck_assert_str_eq(fz_params_get(read, 35)->may_freeze, "ZERO");
   ck_assert_str_eq(fz_params_get(read, 35)->may_train, "NOT_CONTROLLABLE");
+  ck_assert_uint_eq(fz_params_count_aliases(read), 2);
+  ck_assert_uint_eq(fz_params_find_alias(read, "tied", 4), 35);
+  ck_assert_uint_eq(fz_params_find_alias(read, "tied too", 8), 35);
   fz_params_unref(read);
   fz_segment_free(other);
 }

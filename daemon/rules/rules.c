@@ -24,7 +24,7 @@ struct fz_rules {
 struct binder {
   const fz_params *params;
   const char *run;
-  bool allow_missing;
+  bool allow_missing, names_only;
   fz_diagnostics *diagnostics;
   bool no_match, limit;
 };
@@ -62,7 +62,8 @@ static int bind_selectors(struct binder *binder, const struct fz_selectors *sele
   for (size_t i = 0; i < selectors->n; i++) {
     const fz_selector *selector = selectors->items[i];
     size_t matched = 0;
-    int r = fz_selector_match(selector, binder->params, mask, &matched);
+    int r = binder->names_only ? fz_selector_match_names(selector, binder->params, mask, &matched)
+                               : fz_selector_match(selector, binder->params, mask, &matched);
     if (r == -E2BIG) {
       binder->limit = true;
       r = report(binder, FZ_ERROR, FZ_PROBLEM_PATTERN,
@@ -122,7 +123,11 @@ static int allocate(fz_ruleset *ruleset, fz_params *params, fz_rules **ret_rules
 
 int fz_ruleset_bind(fz_ruleset *ruleset, fz_params *params, const char *run, bool allow_missing, fz_rules **ret_rules,
                     fz_diagnostics *diagnostics) {
-  struct binder binder = { .params = params, .run = run, .allow_missing = allow_missing, .diagnostics = diagnostics };
+  struct binder binder = { .params = params,
+                           .run = run,
+                           .allow_missing = allow_missing,
+                           .names_only = ruleset->profile == FZ_PROFILE_LIGHTER,
+                           .diagnostics = diagnostics };
   const size_t bytes = fz_mask_words(fz_params_count(params)) * sizeof(uint64_t);
   fz_rules *rules;
   int r;

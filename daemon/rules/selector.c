@@ -333,7 +333,31 @@ static void match_plain(const fz_selector *selector, const struct fz_selector_it
   }
 }
 
-static int match_code(const struct fz_selector_item *item, const fz_params *params, uint64_t *mask) {
+/* Whether a plain selector selects this name. */
+static bool selects_plain(const fz_selector *selector, const struct fz_selector_item *item,
+                          const struct fz_alias *alias) {
+  if (alias->name_length < item->length || memcmp(alias->name, item->text, item->length) != 0)
+    return false;
+  if (selector->kind == FZ_SELECTOR_PREFIX || alias->name_length == item->length)
+    return true;
+  return selector->kind == FZ_SELECTOR_DOTTED && alias->name[item->length] == '.';
+}
+
+/* What one expression is matched with. */
+struct matcher {
+  const struct fz_selector_item *item;
+  pcre2_match_context *context;
+  pcre2_match_data *data;
+};
+
+/* 1: it matches; 0: not; -ENOMEM; -E2BIG the limits. */
+static int match_name(const struct matcher *matcher, const char *name, size_t length) {
+  const int r =
+    pcre2_match(matcher->item->code, (PCRE2_SPTR)name, length, 0, PCRE2_NO_UTF_CHECK, matcher->data, matcher->context);
+  return r >= 0 ? 1 : r == PCRE2_ERROR_NOMATCH ? 0 : r == PCRE2_ERROR_NOMEMORY ? -ENOMEM : -E2BIG;
+}
+
+static int match_code(const struct fz_selector_item *item, const fz_params *params, bool aliases, uint64_t *mask) {
   __attribute__((cleanup(match_context_free))) pcre2_match_context *context = pcre2_match_context_create(NULL);
   __attribute__((cleanup(match_data_free))) pcre2_match_data *data = pcre2_match_data_create(1, NULL);
   /* NULL where there is no JIT, which is no error. */
@@ -347,51 +371,78 @@ static int match_code(const struct fz_selector_item *item, const fz_params *para
   if (stack)
     pcre2_jit_stack_assign(context, NULL, stack);
 
+  const struct matcher matcher = { .item = item, .context = context, .data = data };
   size_t first = 0, end = fz_params_count(params);
   if (item->literal > 0)
     fz_params_prefix_range(params, item->text, item->literal, &first, &end);
   for (size_t i = first; i < end; i++) {
     const size_t index = item->literal > 0 ? fz_params_sorted(params, i) : i;
     const struct fz_param *param = fz_params_get(params, index);
-    const int r =
-      pcre2_match(item->code, (PCRE2_SPTR)param->name, param->name_length, 0, PCRE2_NO_UTF_CHECK, data, context);
-    if (r >= 0)
+    const int r = match_name(&matcher, param->name, param->name_length);
+    if (r < 0)
+      return r;
+    if (r == 1)
       fz_mask_put(mask, index, true);
-    else if (r == PCRE2_ERROR_NOMEMORY)
-      return -ENOMEM;
-    else if (r != PCRE2_ERROR_NOMATCH)
-      return -E2BIG;
+  }
+  for (size_t i = 0; aliases && i < fz_params_count_aliases(params); i++) {
+    const struct fz_alias *alias = fz_params_get_alias(params, i);
+    const int r = match_name(&matcher, alias->name, alias->name_length);
+    if (r < 0)
+      return r;
+    if (r == 1)
+      fz_mask_put(mask, alias->param, true);
   }
   return 0;
 }
 
-static int match_items(const fz_selector *selector, const fz_params *params, uint64_t *mask) {
+static void match_plain_aliases(const fz_selector *selector, const struct fz_selector_item *item,
+                                const fz_params *params, uint64_t *mask) {
+  for (size_t i = 0; i < fz_params_count_aliases(params); i++) {
+    const struct fz_alias *alias = fz_params_get_alias(params, i);
+    if (selects_plain(selector, item, alias))
+      fz_mask_put(mask, alias->param, true);
+  }
+}
+
+static int match_items(const fz_selector *selector, const fz_params *params, bool aliases, uint64_t *mask) {
   for (size_t i = 0; i < selector->n_items; i++) {
     const struct fz_selector_item *item = &selector->items[i];
     if (item->code) {
-      const int r = match_code(item, params, mask);
+      const int r = match_code(item, params, aliases, mask);
       if (r)
         return r;
-    } else
+    } else {
       match_plain(selector, item, params, mask);
+      if (aliases)
+        match_plain_aliases(selector, item, params, mask);
+    }
   }
   return 0;
 }
 
-int fz_selector_match(const fz_selector *selector, const fz_params *params, uint64_t *mask, size_t *ret_matched) {
+static int match(const fz_selector *selector, const fz_params *params, bool aliases, uint64_t *mask,
+                 size_t *ret_matched) {
   if (!ret_matched)
-    return match_items(selector, params, mask);
+    return match_items(selector, params, aliases, mask);
   /* Counting needs a mask of its own: expansions may overlap, and bits may have been set before. */
   const size_t n = fz_params_count(params);
   const size_t words = fz_mask_words(n);
   uint64_t *own = (uint64_t *)calloc(words ? words : 1, sizeof(uint64_t));
   if (!own)
     return -ENOMEM;
-  const int r = match_items(selector, params, own);
+  const int r = match_items(selector, params, aliases, own);
   for (size_t w = 0; w < words; w++)
     mask[w] |= own[w];
   if (!r)
     *ret_matched = fz_mask_count(own, n);
   free(own);
   return r;
+}
+
+int fz_selector_match(const fz_selector *selector, const fz_params *params, uint64_t *mask, size_t *ret_matched) {
+  return match(selector, params, true, mask, ret_matched);
+}
+
+int fz_selector_match_names(const fz_selector *selector, const fz_params *params, uint64_t *mask, size_t *ret_matched) {
+  return match(selector, params, false, mask, ret_matched);
 }

@@ -44,11 +44,14 @@ fz_selector *fz_selector_free(fz_selector *selector);
 const char *fz_selector_text(const fz_selector *selector);
 
 /**
- * Sets the bit of every parameter that is selected; other bits stay as they are.
+ * Sets the bit of every parameter that is selected, by its name or an alias; other bits stay as they are.
  * @param[out] ret_matched  how many parameters this selector selects, set before or not; may be NULL
  * @return 0; -E2BIG a regular expression ran into its limits on some name (bits may be set then); -ENOMEM
  */
 int fz_selector_match(const fz_selector *selector, const fz_params *params, uint64_t *mask, size_t *ret_matched);
+
+/** The same without aliases: a tied parameter is found under its first name only, as lighter finds it. */
+int fz_selector_match_names(const fz_selector *selector, const fz_params *params, uint64_t *mask, size_t *ret_matched);
 
 /**
  * Why a selector that selects nothing does so: an allocated hint such as "did you mean 'model.layers.3' (12

@@ -18,9 +18,12 @@ static int add_chunk(fz_params *params, const struct fz_params_chunk *chunk) {
   struct fz_params_entry entry;
   int r = chunk->first == fz_params_count(params) ? 0 : -EINVAL;
 
-  while (r == 0 && fz_params_chunk_next(chunk, &cursor, &entry))
+  while (r == 0 && fz_params_chunk_next(chunk, &cursor, &entry)) {
     r = fz_params_add(params, entry.name, strlen(entry.name), entry.elements, entry.requires_grad, entry.may_freeze,
                       entry.may_train);
+    for (const fz_json *alias = fz_json_first(entry.aliases); alias && r == 0; alias = fz_json_next(alias))
+      r = fz_params_add_alias(params, fz_json_string(alias), strlen(fz_json_string(alias)));
+  }
   return r;
 }
 
