@@ -11,7 +11,7 @@ import pyfreezer
 import torch
 from pyfreezer import _names
 from torch import nn
-from training import Loop, Model
+from training import WIDTH, Loop, Model
 
 
 def names(model):
@@ -105,6 +105,27 @@ def test_tied(_scene):
         model.wte.weight.requires_grad = False
         fz.check(session.is_frozen("lm_head.weight") and session.is_frozen("lm_head"), "known by its alias")
         fz.check(not session.is_frozen("body"), "the other trains")
+
+
+@fz.test("any alias selects a tied parameter, once, also after freezerd was started anew")
+def test_tied_live(scene):
+    daemon = scene.daemon()
+    loop = Loop(model=Model())
+    loop.model.tied = nn.Linear(WIDTH, WIDTH, bias=False)
+    loop.model.tied.weight = loop.model.embed.weight
+    with pyfreezer.attach(loop.model, loop.optimizer, socket=scene.socket, run="tied") as session:
+        result = loop.while_running(scene, "freeze", "tied")
+        fz.equal((result.status, result.data["matched"]), (0, 1), f"the answer: {result!r}")
+        fz.equal(session.frozen, ["embed.weight"], "frozen")
+        fz.check(session.explain("tied.weight")["state"] == "frozen", "explained under its alias")
+        daemon.kill()
+        while session.connected:
+            loop.step()
+        scene.daemon()
+        while not session.connected:
+            loop.step()
+        result = loop.while_running(scene, "unfreeze", "re:^tied")
+        fz.equal((result.status, session.frozen), (0, []), f"the answer: {result!r}")
 
 
 @fz.test("what is not floating point is reported and never touched")

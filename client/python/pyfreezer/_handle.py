@@ -52,6 +52,19 @@ def _program() -> str | None:
     return name if name and name not in ("-c", "-m") else None
 
 
+def _param(slot: Slot) -> _library.Param:
+    aliases = (ctypes.c_char_p * len(slot.aliases))(*map(_text, slot.aliases)) if slot.aliases else None
+    return _library.Param(
+        _text(slot.name),
+        slot.elements,
+        slot.baseline,
+        _text(slot.may_freeze),
+        _text(slot.may_train),
+        aliases,
+        len(slot.aliases),
+    )
+
+
 class Handle:
     """An open freezer_t. Owned by one session; used by one thread at a time."""
 
@@ -70,9 +83,7 @@ class Handle:
         self.pointer = ctypes.c_void_p()
         """What the library's functions take; after close() it is NULL, which they know."""
         options = self._options(where)
-        params = (_library.Param * self._count)(
-            *((_text(s.name), s.elements, s.baseline, _text(s.may_freeze), _text(s.may_train)) for s in slots)
-        )
+        params = (_library.Param * self._count)(*map(_param, slots))
         code = library.open(ctypes.byref(self.pointer), ctypes.byref(options), params, self._count)
         if code < 0:
             raise self._error(code)

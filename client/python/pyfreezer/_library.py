@@ -34,6 +34,8 @@ class Param(Structure):
         ("requires_grad", c_bool),
         ("may_freeze", c_char_p),
         ("may_train", c_char_p),
+        ("aliases", POINTER(c_char_p)),
+        ("n_aliases", c_size_t),
     )
 
 
