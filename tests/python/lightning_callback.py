@@ -5,6 +5,7 @@ import torchenv  # noqa: F401 - first: goes on where torch is
 
 import copy
 import os
+import re
 
 import fz
 from lightning_help import WIDTH, Bare, Recorder, at_batches, batches, trainer
@@ -203,26 +204,28 @@ def interrupt(_trainer):
 
 @fz.test("a resumed run is equal to one that was never interrupted, and has the same parameters frozen")
 def test_resume(scene):
-    for number, (accumulate, stop) in enumerate(((1, 4), (1, 13), (3, 8))):
-        document = rules(rule("layers.0", 2, 5), rule("layers.1", 3, 100), rule("layers.2", 6, 9))
+    for number, (accumulate, stop, state) in enumerate(((1, 4, "keep"), (1, 13, "reset"), (3, 8, "keep"))):
+        document = rules(
+            rule("layers.0", 2, 5), rule("layers.1", 3, 100), rule("layers.2", 6, 9), rule("head", 3, 100, "train")
+        )
         options = {"max_epochs": 2, "accumulate_grad_batches": accumulate, "same": True}
-        whole = Bare()
-        fit(whole, [FreezerCallback(document)], **options)
+        whole = Bare(frozen=["head"])
+        fit(whole, [FreezerCallback(document, optimizer_state=state)], **options)
 
         path = scene.path(f"{number}.ckpt")
         save = At(stop, lambda made, path=path: (made.save_checkpoint(path), interrupt(made)))
-        first = Bare()
+        first = Bare(frozen=["head"])
         try:
-            fit(first, [FreezerCallback(document), save], **options)
+            fit(first, [FreezerCallback(document, optimizer_state=state), save], **options)
             raise fz.Failure("not interrupted")
         except Interrupted:
             pass
         saved = torch.load(path, weights_only=True)["callbacks"]
-        (state,) = [s for key, s in saved.items() if "FreezerCallback" in key]
-        frozen_then = state["session"]["frozen"]
+        (noted,) = [s for key, s in saved.items() if "FreezerCallback" in key]
+        frozen_then = noted["session"]["frozen"]
 
-        second = Bare()
-        fit(second, [FreezerCallback(document)], ckpt_path=path, **options)
+        second = Bare(frozen=["head"])
+        fit(second, [FreezerCallback(document, optimizer_state=state)], ckpt_path=path, **options)
         fz.equal(second.seen, whole.seen[stop + 1 :], f"every batch behind the checkpoint, which had {frozen_then}")
         fz.equal(differing(weights(second), weights(whole)), [], "weights")
 
@@ -291,6 +294,25 @@ def test_nothing(scene):
     fit(model, [FreezerCallback(socket=scene.path("nobody"), progress_bar=True)])
     fit(plain, [])
     fz.equal(differing(weights(model), weights(plain)), [], "weights")
+
+
+@fz.test("README's lines for Lightning work as they are")
+def test_readme(scene):
+    top = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    with open(os.path.join(top, "README.md"), encoding="utf-8") as readme:
+        (block,) = [b for b in re.findall(r"```python\n(.*?)```", readme.read(), re.S) if "pyfreezer.lightning" in b]
+    names = {"Trainer": lambda callbacks: trainer(callbacks)}
+    os.environ["FREEZER_SOCKET"] = scene.socket
+    try:
+        scene.daemon()
+        exec(block, names)
+        made, runs = names["trainer"], []
+        (callback,) = [c for c in made.callbacks if isinstance(c, FreezerCallback)]
+        made.callbacks.append(At(1, lambda _trainer: runs.append((callback.session.run, callback.session.connected))))
+        made.fit(Bare(), batches(3))
+        fz.equal(runs, [("gpt2-ft", True)], "the run")
+    finally:
+        del os.environ["FREEZER_SOCKET"]
 
 
 if __name__ == "__main__":

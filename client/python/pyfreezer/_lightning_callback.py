@@ -99,7 +99,7 @@ class FreezerCallback(common.Callback):
             "optimizer_state": optimizer_state,
             "on_conflict": on_conflict,
             "uncovered": uncovered,
-            "timeout": timeout,
+            "timeout": common.RULES_SECONDS if timeout is None and rules is not None else timeout,
             "log": log,
         }
         self.session: Session | None = None
@@ -116,7 +116,7 @@ class FreezerCallback(common.Callback):
         if stage != "fit":
             return
         self._end()
-        self._place = common.meet(trainer, self._socket, needed=self._rules is not None)
+        self._place = common.meet(trainer, self._run, self._socket, needed=self._rules is not None)
         if self._thaw:
             self._thaw_around(trainer.strategy, pl_module)
 
@@ -146,11 +146,12 @@ class FreezerCallback(common.Callback):
             raise FreezerError("setup() of this callback was not called")
         resumed, self._resumed = self._resumed, None
         self._windows = self._make_windows(trainer, pl_module, resumed)
-        step, epoch = self._windows.step, trainer.current_epoch
+        state = resumed["session"] if resumed else None  # of the last window before the checkpoint
+        step, epoch = (state["step"], state["epoch"]) if state else (self._windows.step, trainer.current_epoch)
         session = self.session = attach(
             common.attachable(trainer, self._module(pl_module)),
             trainer.optimizers,
-            run=self._run,
+            run=place.run,
             socket=place.socket,
             hook=False,
             step=step,
@@ -165,8 +166,8 @@ class FreezerCallback(common.Callback):
         )
         if self._rules is not None:
             self._check_rules(session)
-        if resumed:
-            session.load_state_dict({**resumed["session"], "step": step, "epoch": epoch})
+        if state:
+            session.load_state_dict(state)
         self._tell(trainer)
 
     def _make_windows(self, trainer: Any, pl_module: Any, resumed: Mapping[str, Any] | None) -> Any:

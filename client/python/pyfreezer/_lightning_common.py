@@ -10,10 +10,14 @@ import sys
 import tempfile
 from typing import Any
 
-from . import _names
-from ._errors import FreezerError
+from . import _library, _names
+from ._errors import FreezerError, RulesError
+from ._handle import Handle, Where
 from ._log import logger
 from ._private import PrivateDaemon, serving
+
+RULES_SECONDS = 60.0
+"""The first batch waits so long for the plan of rules that were given, which needs all ranks of the machine."""
 
 
 def _lightning() -> Any:
@@ -53,13 +57,28 @@ class Place:
     """None: nowhere yet; libfreezer looks for a freezerd from time to time."""
     rank: int
     world: int
+    run: str | None
     job: str
-    """Of one fit(), for all its ranks, whoever launched them."""
+    """Run and job are the same for all ranks, whoever launched them: each would find another name by itself."""
     daemon: PrivateDaemon | None = None
     """Of the first rank of a machine, where a freezerd of its own was started."""
 
 
-def meet(trainer: Any, socket: str | None, needed: bool) -> Place:
+def _run_name() -> str | None:
+    """What libfreezer would call a run that was given no name."""
+    library = _library.load()
+    if library is None:
+        return None
+    try:
+        handle = Handle(library, Where(socket=os.path.join(os.devnull, "none"), timeout=0), (), lambda *_: None)
+    except FreezerError:  # FREEZER_REQUIRE
+        return None
+    name = handle.info().run
+    handle.close()
+    return name.decode() if name else None
+
+
+def meet(trainer: Any, run: str | None, socket: str | None, needed: bool) -> Place:
     """
     Agrees with the other ranks on where to attach. With `needed`, a private freezerd is started where there is none.
     Collective: from setup() on every rank. Raises FreezerError on every rank.
@@ -68,8 +87,11 @@ def meet(trainer: Any, socket: str | None, needed: bool) -> Place:
     if trainer.num_nodes > 1 and not needed:
         raise FreezerError("FreezerCallback without rules= works on one machine only")
     found = serving(socket) if trainer.is_global_zero and trainer.num_nodes == 1 else None
-    job, found = strategy.broadcast((secrets.token_hex(8), found))
-    place = Place(found or socket, trainer.local_rank, max(trainer.num_devices, 1), job)
+    world = max(trainer.num_devices, 1)
+    if run is None and world > 1 and trainer.is_global_zero:
+        run = _run_name()
+    run, job, found = strategy.broadcast((run, secrets.token_hex(8), found))
+    place = Place(found or socket, trainer.local_rank, world, run, job)
     if found is None and needed:
         place.socket = os.path.join(_short_folder(), f"freezer-lightning-{job}", "freezerd.sock")
         _start(trainer, place)
@@ -101,8 +123,6 @@ def _start(trainer: Any, place: Place) -> None:
 
 def check_rules(session: Any) -> None:
     """Raises RulesError if freezerd did not take the rules that this session brought; its log has said why."""
-    from ._errors import RulesError
-
     with session.client as client:
         status = client.status()
     if status.get("rules") is None:

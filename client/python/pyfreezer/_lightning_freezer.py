@@ -23,7 +23,6 @@ CHECKPOINT_KEY = "pyfreezer.lightning.Freezer"
 
 _NAME_MAX = 4096  # bytes; no parameter has a longer name
 _TIME_MAX = 1 << 40
-_ATTACH_SECONDS = 60.0
 
 
 def _listed(value: Any) -> list[Any]:
@@ -220,7 +219,8 @@ class _Lighter:
         if self._place is None:
             if _library.load() is None:
                 raise FreezerError("Freezer needs libfreezer", hint="FREEZER_LIBRARY names one")
-            self._place = common.meet(trainer, _options(self._freezers)["socket"], needed=True)
+            options = _options(self._freezers)
+            self._place = common.meet(trainer, options["run"], options["socket"], needed=True)
 
     def batch(self, trainer: Any) -> None:
         at = (trainer.global_step, trainer.current_epoch)
@@ -247,7 +247,9 @@ class _Lighter:
         _names.forget(self._model)
         session = attach(
             common.attachable(trainer, self._model),
-            **{**_options(self._freezers), "socket": place.socket},
+            run=place.run,
+            socket=place.socket,
+            log=_options(self._freezers)["log"],
             hook=False,
             step=at[0],
             epoch=at[1],
@@ -258,7 +260,7 @@ class _Lighter:
             world=place.world,
             job=place.job,
             framework="lightning",
-            timeout=_ATTACH_SECONDS,
+            timeout=common.RULES_SECONDS,
         )
         if place.daemon is not None:
             place.daemon.before_end.append(session._finalizer)

@@ -9,11 +9,9 @@ import shutil
 import socket as sockets
 import subprocess
 import weakref
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Callable
 
-from . import _library, _places
+from . import _places, _programs
 from ._errors import FreezerError
 
 READY_SECONDS = 20.0
@@ -32,31 +30,6 @@ def serving(given: str | None = None) -> str | None:
     return None
 
 
-def _candidates(name: str, in_tree: str) -> Iterator[str]:
-    """In the wheel; in the build tree or beside the installation that libfreezer is from; in the source tree."""
-    yield str(_library.bundled(name))
-    library = _library.load()
-    if library is not None and "/" in library.path:
-        path = Path(library.path).resolve()
-        yield str(path.parents[2] / in_tree)
-        yield str(path.parents[1] / "bin" / name)
-    yield str(Path(__file__).resolve().parents[3] / in_tree)
-
-
-def find(name: str, variable: str, in_tree: str) -> str:
-    """Path of a program of Freezer. Raises FreezerError."""
-    given = os.environ.get(variable)
-    if given:
-        return given
-    for path in _candidates(name, in_tree):
-        if os.access(path, os.X_OK):
-            return path
-    found = shutil.which(name)
-    if found is None:
-        raise FreezerError(f"there is no {name}", hint=f"install Freezer, or set {variable} to its path")
-    return found
-
-
 class PrivateDaemon:
     """
     Serves at `socket`, whose folder it makes, until stop() or until this process ends, however it does.
@@ -67,8 +40,8 @@ class PrivateDaemon:
 
     def __init__(self, socket: str) -> None:
         self.socket = socket
-        freezerd = find("freezerd", "FREEZERD", "daemon/freezerd")
-        freezerctl = find("freezerctl", "FREEZERCTL", "client/ctl/freezerctl")
+        freezerd = _programs.find("freezerd")
+        freezerctl = _programs.find("freezerctl")
         os.mkdir(os.path.dirname(socket), 0o700)
         process = subprocess.Popen(
             [freezerctl, "run", "--quiet", "--socket", socket, "--", "cat"],

@@ -1,4 +1,4 @@
-"""freezerd and freezerctl: those of the wheel, of the build tree that libfreezer is from, or of the system."""
+"""freezerd and freezerctl: of the wheel, of the build or installation that libfreezer is from, or of the system."""
 
 from __future__ import annotations
 
@@ -14,17 +14,21 @@ _IN_BUILD = {"freezerd": "../daemon/freezerd", "freezerctl": "ctl/freezerctl"}
 
 
 def find(name: str) -> str:
-    """Path of a program. Raises FreezerError where there is none."""
+    """Path of a program; $FREEZERD and $FREEZERCTL name one. Raises FreezerError where there is none."""
+    given = os.environ.get(name.upper())
+    if given:
+        return given
     library = _library.load()
     places = [_library.bundled(name)]
     if library and "/" in library.path:
-        places.append(Path(library.path).resolve().parents[1] / _IN_BUILD[name])
+        beside = Path(library.path).resolve().parents[1]
+        places += [beside / _IN_BUILD[name], beside / "bin" / name]
     for place in places:
         if os.access(place, os.X_OK):
             return str(place)
     found = shutil.which(name)
     if found is None:
-        raise FreezerError(f"there is no {name}", hint="install it, or put it into $PATH")
+        raise FreezerError(f"there is no {name}", hint=f"install it, or set {name.upper()} to its path")
     return found
 
 

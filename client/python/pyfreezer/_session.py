@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Callable, Union
 
 from . import _names
@@ -59,6 +60,7 @@ class Session:
         self._stepped = False  # step() has been called
         self._looked_at = time.monotonic()
         self._attend: Callable[[], None] = lambda: None  # the hook calls _at_result() at the next step in any case
+        self._is_loading = False
         self._restored = False  # the flags are a checkpoint's, until there is a plan
         self._refusal: str | None = None  # why the mask that Freezer wants is not in force
         self._trouble = 0  # the last error of libfreezer
@@ -134,6 +136,15 @@ class Session:
             self.look()
         return self._change
 
+    @contextlib.contextmanager
+    def _loading(self) -> Iterator[None]:
+        """The flags become those of a checkpoint, to which the optimizers' state belongs: nothing of it is reset."""
+        self._is_loading = True
+        try:
+            yield
+        finally:
+            self._is_loading = False
+
     def _restore(self, frozen: Iterable[str]) -> None:
         """Writes a checkpoint's flags, which hold until freezerd has a plan."""
         names = set(frozen)
@@ -198,7 +209,7 @@ class Session:
             extension.before_flip(change)
 
     def _after(self, change: Change) -> None:
-        if self._settings.optimizer_state == "reset":
+        if self._settings.optimizer_state == "reset" and not self._is_loading:
             for optimizer in self.optimizers:
                 for slot in change.unfrozen_slots:
                     optimizer.state.pop(slot.tensor, None)

@@ -106,10 +106,12 @@ class State:
         unknown = [name for name in state["frozen"] if name not in names]
         if unknown:
             raise FreezerError(f"the checkpoint was made with another model: it has no parameter {shorten(unknown)}")
-        session.rewind(state["step"], state["epoch"])
         frozen = set(state["frozen"])
+        with session._loading():
+            self._go(state["step"], state["epoch"])
+            if session.generation == 0:
+                session._restore(frozen)
         if session.generation == 0:
-            session._restore(frozen)
             session._log.debug(
                 "step %s: %d parameters are frozen as in the checkpoint", f"{state['step']:,}", len(frozen)
             )
@@ -121,3 +123,9 @@ class State:
                 f"{state['step']:,}",
                 shorten(differing),
             )
+
+    def _go(self, step: int, epoch: int) -> None:
+        if (step, epoch) == self._session.position:
+            self._session.begin_window(step, epoch)
+        else:
+            self._session.rewind(step, epoch)
