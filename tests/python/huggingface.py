@@ -101,7 +101,8 @@ def test_thawed(scene):
     scene.daemon()
     model = frozen_at_start()
     before = weights(model)
-    made = trainer(scene, [FreezerCallback(socket=scene.socket, rules=TRAIN), Watch()], model, max_steps=6)
+    callback = FreezerCallback(socket=scene.socket, rules=TRAIN, uncovered="raise")  # nothing is missing
+    made = trainer(scene, [callback, Watch()], model, max_steps=6)
     made.train()
     check_thawed(made, model, before)
 
