@@ -269,22 +269,25 @@ def test_logger(_scene):
     fz.equal([(s, v) for s, k, v in logger.lines if "frozen" in k], [(0, 0.0), (3, 2.0), (7, 0.0)], "frozen")
 
 
-@fz.test("logged values are metrics of the run; two callbacks have states of their own; a copy is attached to nothing")
+@fz.test("logged values are reported; two callbacks have states of their own; a copy is attached to nothing")
 def test_rest(scene):
     scene.daemon()
-    seen = []
-
-    def look(_trainer):
-        seen.append(fz.wait_until(lambda: scene.ctl_json("status", "encoder").get("metrics"), "metrics", 5))
-
     callbacks = [
         FreezerCallback(socket=scene.socket, run="encoder", model="layers", metrics=["loss"]),
         FreezerCallback(socket=scene.socket, run="head", model="head"),
     ]
     fz.equal(len({callback.state_key for callback in callbacks}), 2, "state keys")
-    names = []
-    fit(Bare(), [*callbacks, At(4, lambda _t: names.extend(s.name for c in callbacks for s in c.session.slots))])
+    names, reported = [], []
+
+    def look(_trainer):
+        names.extend(slot.name for callback in callbacks for slot in callback.session.slots)
+        for callback in callbacks:
+            callback.session.metric = lambda name, _value, run=callback.session.run: reported.append((run, name))
+
+    fit(Bare(), [*callbacks, At(4, look)], validate=1)
     fz.equal(names, [f"{i}.{w}" for i in range(3) for w in ("weight", "bias")] + ["weight", "bias"], "names")
+    fz.equal(reported.count(("encoder", "loss")) >= 5, True, "loss is reported at each batch")
+    fz.check(("head", "val_loss") in reported, "what validation logged is reported", reported)
     fz.equal(copy.deepcopy(callbacks[0]).session, None, "the session of a copy")
 
 
