@@ -27,7 +27,7 @@ FOLDERS = {
     "client/ctl": Folder(
         {"protocol", "client", "client/ctl", "daemon/rules", "daemon/rulefile"}, {"libsmartcols.h"}
     ),
-    "client/examples": Folder({"client/freezer.h", "client/examples"}, set()),
+    "client/examples": Folder({"client/freezer.h", "client/examples"}, {"mpi.h"}),
 }
 
 LIBC = set(
