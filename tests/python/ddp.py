@@ -10,7 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import fz
 import pyfreezer
-from gloo import Ranks, change, check_equal
+from gloo import Ranks, change, check_equal, restart
 from reference import REDUCED, batches, build, by_hand, finish, train
 from training import OPTIMIZERS, Model
 
@@ -167,7 +167,7 @@ def test_restart(scene):
     daemon.kill()
     gone_at = max(note["step"] for note in (ranks.notes(0)[-1], ranks.notes(1)[-1]))
     ranks.wait_step(gone_at + 10)
-    scene.daemon()
+    restart(scene)
     thawed_at = change(scene, "unfreeze", "layers.0")
     ranks.wait_step(thawed_at + 3)
     steps = finish(ranks)

@@ -122,9 +122,12 @@ def test_resume(scene):
     scene.daemon()
     loop = Loop()
     session = pyfreezer.attach(loop.model, loop.optimizer, socket=scene.socket, run="resume", rules=RULES)
+    changes = []
+    session.on_change(changes.append)
     loop.run(7)
-    step = loop.while_running(scene, "freeze", "head.bias").data["step"]
+    scene.ctl("freeze", "head.bias", "--no-wait")
     loop.run(20)
+    step = next(change.step for change in changes if "head.bias" in change.frozen)
     kept = io.BytesIO()
     torch.save(
         (loop.model.state_dict(), loop.optimizer.state_dict(), loop.data.get_state(), session.state_dict()), kept

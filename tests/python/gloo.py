@@ -111,6 +111,9 @@ class Ranks:
         self.stop_file = scene.path(name + ".stop")
         self.ranks = []
         for rank in range(world):
+            for kind in ("out", "err"):  # there is something to read from the first moment
+                with open(scene.path(f"{name}.{rank}.{kind}"), "a", encoding="utf-8"):
+                    pass
             sys.stdout.flush()
             pid = os.fork()
             if pid == 0:
@@ -156,7 +159,7 @@ class Ranks:
                 fz.check(rank.popen.poll() in (None, 0), f"{rank.name} ended", rank.errors()[-3000:])
             return all((notes := self.notes(r)) and condition(notes[-1]) for r in range(self.world))
 
-        fz.wait_until(lambda: os.path.exists(self.ranks[-1].out_path) and all_have(), what, limit)
+        fz.wait_until(all_have, what, limit)
 
     def wait_step(self, step):
         self.wait_noted(lambda note: note.get("step", -1) >= step, f"step {step}")
@@ -186,6 +189,12 @@ def check_equal(steps, world):
         for rank, note in enumerate(notes):
             fz.equal(note["frozen"], notes[0]["frozen"], f"what rank {rank} has frozen at step {step}")
             fz.equal(note["hash"], notes[0]["hash"], f"parameters of rank {rank} after step {step}")
+
+
+def restart(scene):
+    """Another freezerd; returns when a rank has come back to it."""
+    scene.daemon()
+    fz.wait_until(lambda: scene.ctl("status", "--run", "ddp").status == 0, "a rank that comes back")
 
 
 def change(scene, *words):

@@ -9,7 +9,7 @@ import torch.distributed as dist
 
 import fz
 import pyfreezer
-from gloo import Ranks, change
+from gloo import Ranks, change, restart
 from reference import by_hand, finish, train
 from training import OPTIMIZERS, Loop, Model
 
@@ -45,7 +45,7 @@ def test_restart(scene):
     frozen_at = change(scene, "freeze", "layers.0")
     daemon.kill()
     ranks.wait_step(max(ranks.notes(rank)[-1]["step"] for rank in range(2)) + 10)
-    scene.daemon()
+    restart(scene)
     thawed_at = change(scene, "unfreeze", "layers.0")
     ranks.wait_step(thawed_at + 3)
     steps = finish(ranks)
