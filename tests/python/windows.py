@@ -285,6 +285,31 @@ def test_enforce(scene):
     fz.check("Freezer sets it again" in text, "warning", text)
 
 
+@fz.test("what is enforced without a plan's change is so at a certain step, hence at the same one on all ranks")
+def test_enforced_by_steps(scene):
+    scene.daemon()
+    for hook, first in ((True, 0), (True, 100), (False, 0)):
+        loop = Loop()
+        changes = []
+        with pyfreezer.attach(
+            loop.model,
+            loop.optimizer,
+            hook=hook,
+            step=first,
+            socket=scene.socket,
+            on_conflict="enforce",
+            log="quiet",
+            on_change=changes.append,
+        ) as session:
+            for step in range(first, 600):
+                if not hook:
+                    session.step()
+                if step in (120, 300):
+                    loop.model.embed.weight.requires_grad = False
+                loop.step()
+        fz.equal([c.step for c in changes], [256, 512], f"steps at which it was enforced, hook={hook}, from {first}")
+
+
 @fz.test("a flag that somebody else sets: ignored until Freezer writes it")
 def test_ignore(scene):
     flags, drift, text = conflict(scene, "ignore")

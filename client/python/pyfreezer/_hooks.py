@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 IDLE = 64
 LOOK_EVERY = 256
-"""Steps from one look at what only needs to be looked at now and then to the next."""
+"""
+At each multiple of it all flags are compared with what they should be. By steps and not by a clock, since what is
+enforced or tried again then must be so at the same step on all ranks.
+"""
 
 
 def native(optimizer: Any) -> Any:
@@ -49,14 +52,18 @@ def install(session: Session, optimizers: Sequence[Any]) -> Callable[[], None]:
 
 def _one(session: Session) -> Callable[..., None]:
     batch_next, pointer, at_result = session._handle.batch_next, session._handle.pointer, session._at_result
-    left = LOOK_EVERY
+
+    def to_go() -> int:
+        return LOOK_EVERY - session.position[0] % LOOK_EVERY
+
+    left = to_go()
 
     def hook(_optimizer: Any, _args: Any, _keywords: Any) -> None:
         nonlocal left
         result = batch_next(pointer)
         left -= 1
         if result or not left:
-            left = LOOK_EVERY
+            left = to_go()
             at_result(result)
 
     def attend() -> None:

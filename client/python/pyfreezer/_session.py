@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import time
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Callable, Union
 
-from . import _names
+from . import _hooks, _names
 from ._client import Client
 from ._errors import NoMatch, NotConnected, Refused
 from ._extension import Extension
@@ -24,9 +23,6 @@ if TYPE_CHECKING:
     import torch
 
 Patterns = Union[str, Sequence[str]]
-
-LOOK_SECONDS = 5.0
-"""So often all flags are compared with what they should be."""
 
 
 class Session:
@@ -58,7 +54,7 @@ class Session:
         self._callbacks: list[Callable[[Change], None]] = []
         self._remove_hooks: Callable[[], None] = lambda: None
         self._stepped = False  # step() has been called
-        self._looked_at = time.monotonic()
+        self._looked = handle.info().step // _hooks.LOOK_EVERY  # the block of steps in which flags were looked at last
         self._attend: Callable[[], None] = lambda: None  # the hook calls _at_result() at the next step in any case
         self._is_loading = False
         self._restored = False  # the flags are a checkpoint's, until there is a plan
@@ -132,7 +128,7 @@ class Session:
             self._flags.want(*self._handle.changes())
         if result == 1 or (self._flags.waiting and self._refusal is None):
             self._flip()
-        elif time.monotonic() - self._looked_at > LOOK_SECONDS:
+        elif self._handle.info().step // _hooks.LOOK_EVERY != self._looked:
             self.look()
         return self._change
 
@@ -164,7 +160,7 @@ class Session:
     def look(self) -> Change | None:
         """Looks for flags that somebody else has set, and does what on_conflict says. Call it between two windows."""
         self._change = None
-        self._looked_at = time.monotonic()
+        self._looked = self._handle.info().step // _hooks.LOOK_EVERY
         self._flags.look_at_all()
         self._flip()
         return self._change
