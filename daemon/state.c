@@ -20,6 +20,7 @@
 #include "protocol/mask.h"
 
 #define STATE_VERSION 1U
+#define SERIAL_MAX (UINT64_C(1) << 52)
 /* How long state.json may lag behind the history. */
 #define CHECKPOINT_MS 1000
 
@@ -283,10 +284,11 @@ static bool is_ours(const fz_run *run, const fz_json *state) {
          strcmp(name, run->name) == 0;
 }
 
+/** 0 as well if nobody can have counted so far: behind such a number the next ones would not be read exactly. */
 static uint64_t serial_of(const fz_json *root) {
   uint64_t serial = 0;
 
-  return fz_json_integer(fz_json_member(root, "serial"), &serial) ? serial : 0;
+  return fz_json_integer(fz_json_member(root, "serial"), &serial) && serial <= SERIAL_MAX ? serial : 0;
 }
 
 /** The run's state.json. -ENOENT: there is none. */
