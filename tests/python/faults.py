@@ -208,19 +208,30 @@ def test_rewind(scene):
         fz.check(not session.is_frozen("embed"), "trains from step 30 on")
 
 
-@fz.test("rules with mistakes are told, and rules that are no JSON are an error that names the file")
+@fz.test("rules come from a file, YAML or JSON; one with mistakes is an error that names the file")
 def test_rules(scene):
     scene.daemon()
     loop = Loop()
-    path = scene.write("rules.yaml", "version: 1\n")
-    try:
-        pyfreezer.attach(loop.model, loop.optimizer, socket=scene.socket, rules=path)
-        raise fz.Failure("no error")
-    except pyfreezer.RulesError as error:
-        fz.check(path in str(error) and "freezerctl" in str(error), "file and cure", str(error))
-    path = scene.write("rules.json", '{"version": 1, "rules": [{"freeze": ["embed"]}]}')
-    with pyfreezer.attach(loop.model, loop.optimizer, socket=scene.socket, rules=path) as session:
-        fz.equal(session.frozen, ["embed.weight", "embed.bias"], "frozen in the first window")
+    for name, text, said in (
+        ("none.json", "version: 1\n", "is not JSON"),
+        ("typo.yaml", "version: 1\nrules:\n  - freze: [embed]\n", "freze"),
+    ):
+        path = scene.write(name, text)
+        try:
+            pyfreezer.attach(loop.model, loop.optimizer, socket=scene.socket, rules=path)
+            raise fz.Failure("no error")
+        except pyfreezer.RulesError as error:
+            fz.check(path in str(error) and said in str(error), "file and mistake", str(error))
+    for name, text in (
+        ("rules.json", '{"version": 1, "rules": [{"freeze": ["embed"]}]}'),
+        ("rules.yaml", "version: 1\nrules:\n  - freeze: [embed]\n"),
+    ):
+        path = scene.write(name, text)
+        with pyfreezer.attach(loop.model, loop.optimizer, run=name, socket=scene.socket, rules=path) as session:
+            fz.equal(session.frozen, ["embed.weight", "embed.bias"], f"frozen in the first window by {name}")
+        session.detach(restore=True)
+        for parameter in loop.model.parameters():
+            parameter.requires_grad = True
 
 
 if __name__ == "__main__":

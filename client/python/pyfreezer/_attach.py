@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Callable, Union
 
-from . import _adapters, _distributed, _hooks, _library, _log, _names
+from . import _adapters, _distributed, _hooks, _library, _log, _names, _rules
 from ._errors import FreezerError, NotCovered, RulesError
 from ._extension import Extension
 from ._flags import Change
@@ -59,7 +59,7 @@ def attach(
     socket           freezerd's; without it $FREEZER_SOCKET or the usual places
     hook             go on with each step of the optimizer; False: call session.step() at the start of each window
     step, epoch      of the first batch
-    rules            in force from the first batch on: a mapping, or the path of a JSON file
+    rules            in force from the first batch on: a mapping, or the path of a file, YAML or JSON
     norm             "eval": norm layers whose parameters are all frozen stop to gather statistics; "leave": they go on
     optimizer_state  of what is unfrozen: "keep" its moments, or "reset" them
     on_conflict      when somebody else sets a flag: "warn" and leave it so, "enforce" ours, "yield" quietly, or
@@ -140,13 +140,16 @@ def _rules_text(rules: Rules | None) -> str | None:
         return None
     if isinstance(rules, Mapping):
         return json.dumps(rules)
+    if _library.load() is None:
+        return None  # nobody is there to evaluate them, nor perhaps to read them
     path = os.fspath(rules)
+    if path.endswith((".yaml", ".yml")):
+        return json.dumps(_rules.load(path))
     try:
         with open(path, encoding="utf-8") as file:
             return json.dumps(json.load(file))
     except ValueError as error:
-        hint = "'freezerctl rules load' reads YAML" if path.endswith((".yaml", ".yml")) else ""
-        raise RulesError(f"{path} is not JSON: {error}", hint=hint) from error
+        raise RulesError(f"{path} is not JSON: {error}") from error
 
 
 def _check_coverage(
