@@ -22,6 +22,7 @@ static const struct {
   { -ENOSPC, "too many different metrics" },
   { -EBADMSG, "what freezerd sent is damaged" },
   { -EPROTO, "freezerd has another version" },
+  { -EPROTOTYPE, "the ranks of this run have different parameters" },
   { -EPERM, "the segment belongs to another user, or is open to others" },
   { -EBUSY, "plans of too many incarnations are still ahead" },
   { -EAGAIN, "another process trains as this rank" },

@@ -349,10 +349,16 @@ void fz_link_tick(freezer_t *f, int64_t now_ms) {
   fz_events_flush(f, now_ms);
 }
 
+/* The ranks do not train the same parameters: there will be no plan, whoever waits for it. */
+static bool is_at_odds(const freezer_t *f) {
+  return f->identity.world > 1 && strcmp(f->link.last_error, fz_code_name(FZ_CODE_LAYOUT_MISMATCH)) == 0;
+}
+
 int fz_link_wait(freezer_t *f) {
   struct fz_link *link = &f->link;
   const int64_t end = fz_now_ms() + f->attach_timeout_ms;
   bool connected = link->state != FZ_LINK_DOWN;
+  link->last_error[0] = '\0';
   for (;;) {
     const int64_t now = fz_now_ms();
     link->poll_at_ms = 0;
@@ -362,6 +368,8 @@ int fz_link_wait(freezer_t *f) {
     fz_link_tick(f, now);
     if (link->state == FZ_LINK_READY && fz_holds_has_plan(f))
       return 0;
+    if (is_at_odds(f))
+      return -EPROTOTYPE;
     if (link->refused)
       return -ECONNREFUSED;
     if (link->state == FZ_LINK_DOWN || link->state == FZ_LINK_OFF)

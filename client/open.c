@@ -173,8 +173,8 @@ static int attach_alone(freezer_t *f) {
   if (f->link.state == FZ_LINK_OFF)
     return 0;
   const int r = fz_link_wait(f);
-  if (r == 0)
-    return 0;
+  if (r == 0 || r == -EPROTOTYPE)
+    return r; /* the latter is a mistake in what is trained, and no matter of whether Freezer is there */
   if (r == -ENOTCONN)
     fz_log(f, f->require ? FREEZER_LOG_ERROR : FREEZER_LOG_INFO, "no freezerd: the flags stay as they are");
   else if (r == -ETIMEDOUT && f->attach_timeout_ms > 0)

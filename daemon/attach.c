@@ -195,12 +195,12 @@ void fz_attach_arrive(fz_trainer *trainer, const char *run, bool may_wait) {
 
 /* -------------------------------------------------------------------------------------------------------- parameters */
 
-/** The first parameter in which the tables differ, as a sentence. */
-static void describe_difference(const fz_params *ours, const fz_params *theirs, char *text, size_t size) {
-  const size_t n = fz_params_count(ours) < fz_params_count(theirs) ? fz_params_count(ours) : fz_params_count(theirs);
+/** The first parameter in which the tables of others and of a rank differ, as a sentence to that rank. */
+static void describe_difference(const fz_params *theirs, const fz_params *ours, char *text, size_t size) {
+  const size_t n = fz_params_count(theirs) < fz_params_count(ours) ? fz_params_count(theirs) : fz_params_count(ours);
 
   for (size_t i = 0; i < n; i++) {
-    const struct fz_param *a = fz_params_get(ours, i), *b = fz_params_get(theirs, i);
+    const struct fz_param *a = fz_params_get(theirs, i), *b = fz_params_get(ours, i);
     if (strcmp(a->name, b->name) != 0)
       snprintf(text, size, "parameter %zu is '%s' there and '%s' here", i, a->name, b->name);
     else if (a->elements != b->elements)
@@ -213,29 +213,43 @@ static void describe_difference(const fz_params *ours, const fz_params *theirs, 
       continue;
     return;
   }
-  if (fz_params_count(ours) != fz_params_count(theirs))
-    snprintf(text, size, "there are %zu parameters there and %zu here", fz_params_count(ours), fz_params_count(theirs));
+  if (fz_params_count(theirs) != fz_params_count(ours))
+    snprintf(text, size, "there are %zu parameters there and %zu here", fz_params_count(theirs), fz_params_count(ours));
   else
     snprintf(text, size, "what may be frozen or trained differs");
+}
+
+/** Its table is not the run's. The ranks that wait for it to get their first plan are told that they do so in vain. */
+static void refuse_params(fz_trainer *trainer) {
+  fz_run *run = trainer->run;
+  const bool layout = fz_params_layout_hash(run->params) != trainer->layout;
+  const uint64_t there = layout ? fz_params_layout_hash(run->params) : fz_params_baseline_hash(run->params);
+  const uint64_t here = layout ? trainer->layout : trainer->baseline;
+  const char *what = layout ? "layout" : "baseline";
+  char difference[600];
+
+  describe_difference(trainer->listed, run->params, difference, sizeof(difference));
+  for (uint32_t i = 0; i < run->world && run->plan.gen == 0; i++)
+    if (run->ranks[i].trainer && run->ranks[i].trainer != trainer)
+      fz_trainer_refuse(run->ranks[i].trainer, false, FZ_CODE_LAYOUT_MISMATCH,
+                        "the %s of rank %" PRIu32 " is another (%016" PRIx64 " there, %016" PRIx64 " here): %s", what,
+                        trainer->rank, here, there, difference);
+  describe_difference(run->params, trainer->listed, difference, sizeof(difference));
+  fz_trainer_refuse(trainer, true, FZ_CODE_LAYOUT_MISMATCH,
+                    "the %s differs from that of the other ranks (%016" PRIx64 " there, %016" PRIx64 " here): %s", what,
+                    there, here, difference);
 }
 
 /** The trainer's table is complete. */
 static void settle_params(fz_trainer *trainer) {
   fz_run *run = trainer->run;
-  char difference[FZ_PARAM_NAME_MAX];
 
   if (knows_params(trainer)) { /* another rank was faster */
     admit(trainer);
     return;
   }
   if (run->segment) {
-    const bool layout = fz_params_layout_hash(run->params) != trainer->layout;
-    describe_difference(run->params, trainer->listed, difference, 600);
-    fz_trainer_refuse(trainer, true, FZ_CODE_LAYOUT_MISMATCH,
-                      "the %s differs from that of the other ranks (%016" PRIx64 " there, %016" PRIx64 " here): %s",
-                      layout ? "layout" : "baseline",
-                      layout ? fz_params_layout_hash(run->params) : fz_params_baseline_hash(run->params),
-                      layout ? trainer->layout : trainer->baseline, difference);
+    refuse_params(trainer);
     return;
   }
   const int r = fz_run_set_params(run, trainer->listed);

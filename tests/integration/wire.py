@@ -39,7 +39,8 @@ def joining(t):
 @fz.test("another layout or baseline is refused, with both hashes and the first difference")
 def mismatch(t):
     control = t.daemon().connect()
-    Rank(t, world=3).attach()
+    waits = Rank(t, world=3)
+    waits.attach()
     for params, word in (([["a.w", 10, True], ["a.x", 2, True]] + PARAMS[2:], "a.x"), (PARAMS[:3], "4 parameters"),
                          ([["a.w", 11, True]] + PARAMS[1:], "11"),
                          ([["a.w", 10, False]] + PARAMS[1:], "'a.w' trains there and is frozen here"),
@@ -52,6 +53,9 @@ def mismatch(t):
         check((layout(params) if layout(params) != layout(PARAMS) else baseline(params)) in error["error"]["message"],
               "the hash", error)
         check(other.line() is None, "the connection goes on")
+        told = waits.expect("error")
+        equal((told["error"]["code"], told.get("close", False)), ("layout_mismatch", False), "what the others are told")
+        check("rank 1" in told["error"]["message"], "which rank", told)
     equal(Rank(t, rank=1, world=3).attach()["incarnation"], 1, "incarnation")
     error = Rank(t, rank=1, world=2).enter()
     check(error["type"] == "error" and "world" in error["error"]["message"], "another world in the same launch", error)

@@ -3,6 +3,8 @@
 
 import torchenv  # noqa: F401 - first: goes on where torch is
 
+import re
+
 import torch
 import torch.distributed as dist
 from torch.distributed.algorithms.ddp_comm_hooks import powerSGD_hook
@@ -175,23 +177,29 @@ def test_restart(scene):
     fz.equal(frozen, list(range(frozen_at, thawed_at)), "steps at which it was frozen")
 
 
-def train_other_layout(rank):
-    """Rank 1 has one block more."""
+def attach_other(rank, what):
+    """Rank 1 has one block more, or another parameter that is frozen."""
     rank.init()
-    torch.manual_seed(1)
-    model = Model(4 + rank.rank)
-    session = pyfreezer.attach(model, OPTIMIZERS["adamw"](model.parameters()), run="ddp", timeout=0.5)
-    rank.note(step=0, frozen=session.frozen, generation=session.generation, hash="")
+    model = Model(4 + (rank.rank if what == "layout" else 0))
+    if what == "baseline":
+        model.head.bias.requires_grad = rank.rank == 0
+    try:
+        pyfreezer.attach(model, OPTIMIZERS["adamw"](model.parameters()), run="ddp")
+    except pyfreezer.LayoutError as error:
+        rank.note(step=0, code=error.code, said=str(error))
 
 
-@fz.test("layouts that differ: no rank is controlled, and both are named")
+@fz.test("layouts or baselines that differ: attach fails on all ranks, with both and where they differ", limit=120)
 def test_layouts(scene):
     scene.daemon()
-    ranks = Ranks(scene, 2, train_other_layout)
-    steps = ranks.join()
-    fz.equal([note["generation"] for note in steps[0]], [0, 0], "the plan in force")
-    said = ranks.ranks[0].errors() + ranks.ranks[1].errors()
-    fz.check("layout" in said, "the layouts are named", said)
+    for what, where in (("layout", "layers.4.norm.weight"), ("baseline", "'head.bias' is frozen")):
+        ranks = Ranks(scene, 2, attach_other, name=what, what=what)
+        for notes in ranks.join().values():
+            fz.equal([note["code"] for note in notes], ["LAYOUT_MISMATCH"] * 2, f"the codes, {what}")
+            hashes = [set(re.findall(r"\b[0-9a-f]{16}\b", note["said"])) for note in notes]
+            fz.check(len(hashes[0]) == 2 and hashes[0] == hashes[1], "both hashes on both ranks", notes)
+            fz.check(all(what in note["said"] for note in notes), "which hashes they are", notes)
+            fz.check(any(where in note["said"] for note in notes), "where they differ", notes)
 
 
 # --- what cannot be ---

@@ -44,7 +44,10 @@ class NotCovered(FreezerError):
 
 
 class LayoutError(FreezerError):
-    """The model's parameters cannot be named: two of them would have one name, or one has no size yet."""
+    """
+    The model's parameters cannot be registered: two of them would have one name, one has no size yet, or another rank
+    has others (code LAYOUT_MISMATCH).
+    """
 
 
 _BY_CODE = {

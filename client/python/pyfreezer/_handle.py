@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Callable
 
 from . import _library
-from ._errors import FreezerError, NotConnected, RulesError
+from ._errors import FreezerError, LayoutError, NotConnected, RulesError
 
 if TYPE_CHECKING:
     from ._distributed import PlanGroup
@@ -129,6 +129,8 @@ class Handle:
         sentence = self._said[-1] if self._said else self._library.strerror(code)
         if code in (-errno.ENOTCONN, -errno.ECONNREFUSED, -errno.ETIMEDOUT):
             return NotConnected(sentence, code=errno.errorcode[-code])
+        if code == -errno.EPROTOTYPE:
+            return LayoutError(sentence, code="LAYOUT_MISMATCH")
         if "the rules are" in sentence:
             return RulesError(sentence)
         return FreezerError(sentence, code=errno.errorcode.get(-code, str(code)))
