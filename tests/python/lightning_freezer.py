@@ -12,11 +12,13 @@ import sys
 import time
 
 import fz
+from gloo import Ranks
 from lightning_help import Bare, Flat, at_batches, batches, trainer
 import lightning.pytorch as pl
 import torch
 
 import pyfreezer
+from pyfreezer import _private
 from pyfreezer.lightning import Freezer, FreezerCallback
 from training import differing, weights
 
@@ -347,6 +349,44 @@ def test_private(_scene):
     del freezer
     gc.collect()
     fz.wait_until(lambda: not os.path.exists(os.path.dirname(socket)), "the private freezerd is gone")
+
+
+def attached_to(rank, private):
+    """Another rank of a run whose first one has a private freezerd; it leaves a moment after the signal to do so."""
+    model = Bare()
+    session = pyfreezer.attach(model, model.configure_optimizers(), socket=private)
+    rank.note(attached=session.connected)
+    while not os.path.exists(rank.group.stop_file):
+        time.sleep(0.01)
+    time.sleep(0.5)
+    session.begin_window()
+    session.detach()
+
+
+@fz.test("a private freezerd ends when the other ranks have left, or died, and does not wait long for one that stands")
+def test_leave(scene):
+    given = _private.LEAVE_SECONDS
+    try:
+        for how, seconds in (("leaves", 60), ("dies", 60), ("stands", 1)):
+            _private.LEAVE_SECONDS = fz.seconds(seconds)
+            daemon = _private.PrivateDaemon(os.path.join(scene.path(how + ".d"), "freezerd.sock"))
+            ranks = Ranks(scene, 1, attached_to, name=how, private=daemon.socket)
+            ranks.wait_noted(lambda note: note["attached"], "attached")
+            (rank,) = ranks.ranks
+            if how == "leaves":
+                scene.write(how + ".stop", "")
+            else:
+                (rank.kill if how == "dies" else rank.stop)()
+            began = time.monotonic()
+            daemon.stop()
+            fz.check(time.monotonic() - began < fz.seconds(30), f"it waits for one that {how}")
+            if how == "leaves":
+                ranks.join()
+                fz.check("closed" not in rank.errors(), "a rank that leaves misses nothing", rank.errors())
+            elif how == "stands":
+                rank.kill()
+    finally:
+        _private.LEAVE_SECONDS = given
 
 
 @fz.test("without libfreezer or freezerd a Freezer refuses to train", limit=240)

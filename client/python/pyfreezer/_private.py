@@ -8,13 +8,16 @@ import select
 import shutil
 import socket as sockets
 import subprocess
+import time
 import weakref
 from typing import Callable
 
 from . import _places, _programs
+from ._client import Client
 from ._errors import FreezerError
 
 READY_SECONDS = 20.0
+LEAVE_SECONDS = 5.0
 
 
 def serving(given: str | None = None) -> str | None:
@@ -53,7 +56,7 @@ class PrivateDaemon:
         self._process = process
         self.before_end: list[Callable[[], object]] = []
         """Called before freezerd is ended: what attached to it leaves first."""
-        self._end = weakref.finalize(self, _stop, process, os.path.dirname(socket), os.getpid(), self.before_end)
+        self._end = weakref.finalize(self, _stop, process, socket, os.getpid(), self.before_end)
         if not self._is_ready():
             self.stop()
             raise FreezerError(f"freezerd ({freezerd}) did not come up at {socket}")
@@ -77,11 +80,13 @@ class PrivateDaemon:
         self._end()
 
 
-def _stop(process: subprocess.Popen, folder: str, owner: int, before: list[Callable[[], object]]) -> None:
+def _stop(process: subprocess.Popen, socket: str, owner: int, before: list[Callable[[], object]]) -> None:
     if os.getpid() != owner:  # a forked child's copy
         return
     for leave in before:
         leave()
+    with contextlib.suppress(FreezerError):
+        _await_others(socket)
     process.terminate()
     process.wait()
     for pipe in (process.stdin, process.stdout):
@@ -89,4 +94,13 @@ def _stop(process: subprocess.Popen, folder: str, owner: int, before: list[Calla
             with contextlib.suppress(OSError):
                 pipe.close()
     with contextlib.suppress(OSError):
-        shutil.rmtree(folder)
+        shutil.rmtree(os.path.dirname(socket))
+
+
+def _await_others(socket: str) -> None:
+    """The other ranks leave a moment later. One that died is gone; one that stands still is not waited for long."""
+    deadline = time.monotonic() + LEAVE_SECONDS
+    with Client(socket) as client:
+        for run in client.runs():
+            client.run = run["name"]
+            client.wait("detached", wait=max(deadline - time.monotonic(), 0))
