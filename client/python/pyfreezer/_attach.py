@@ -91,7 +91,7 @@ def attach(
     first = rank == 0 if plan_group is None else plan_group.root
     settings = Settings(norm, optimizer_state, on_conflict, allow_empty, first, _log.configure(log))
     where = Where(
-        run, socket, framework, job, attempt, rank, world, step, epoch, _rules_text(rules), timeout, plan_group
+        run, socket, framework, job, attempt, rank, world, step, epoch, rules_text(rules), timeout, plan_group
     )
     slots = _names.collect(model)
     given = len(extensions)
@@ -135,7 +135,8 @@ def _place(rank: int | None, world: int | None) -> tuple[int, int]:
     return rank, world
 
 
-def _rules_text(rules: Rules | None) -> str | None:
+def rules_text(rules: Rules | None) -> str | None:
+    """The JSON of rules as users give them; None: none, or no library to take them. Raises OSError, RulesError."""
     if rules is None:
         return None
     if isinstance(rules, Mapping):

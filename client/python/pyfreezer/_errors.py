@@ -14,6 +14,17 @@ class FreezerError(Exception):
         self.code = code
         self.hint = hint
 
+    def __reduce__(self) -> tuple:
+        """An error of one rank is raised on others."""
+        return _again, (type(self), self.args, self.__dict__)
+
+
+def _again(cls: type[FreezerError], args: tuple, attributes: dict) -> FreezerError:
+    error = cls.__new__(cls)
+    error.args = args
+    error.__dict__.update(attributes)
+    return error
+
 
 class NotConnected(FreezerError):
     """There is no freezerd to talk to."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import _lightning_common as common
 from . import _windows
-from ._attach import Rules, attach
+from ._attach import Rules
 from ._errors import FreezerError, NotConnected, Refused
 from ._extension import Extension
 from ._thaw import thawed
@@ -52,8 +52,8 @@ class FreezerCallback(common.Callback):
     """
     Lets freezerd freeze and unfreeze the parameters of a LightningModule while the Trainer fits it.
 
-    rules            in force from the first batch on: a mapping, or the path of a JSON file. Where no freezerd is
-                     running, a private one is started for them
+    rules            in force from the first batch on: a mapping, or the path of a file, YAML or JSON. Where no freezerd
+                     is running, a private one is started for them
     model            which submodule: a dotted name. Default: the whole module, or the `model` of a System of lighter
     thaw             while optimizers and wrappers are built, everything that can train does, so that what is frozen at
                      the start can train later. False for a base that must stay out of the optimizer (LoRA)
@@ -66,7 +66,8 @@ class FreezerCallback(common.Callback):
 
     Flags change at the start of an accumulation window, never in validation, and never while a module has toggled its
     optimizers. With several optimizers a window is over when each of them has stepped. The state goes into
-    checkpoints: a resumed run goes on with the same parameters frozen.
+    checkpoints: a resumed run goes on with the same parameters frozen. On several machines freezerd is needed where
+    global rank 0 is, and so are the rules' file and the private freezerd: what that rank knows goes to all others.
     """
 
     def __init__(
@@ -116,7 +117,7 @@ class FreezerCallback(common.Callback):
         if stage != "fit":
             return
         self._end()
-        self._place = common.meet(trainer, self._run, self._socket, needed=self._rules is not None)
+        self._place = common.meet(trainer, self._run, self._socket, self._options["log"], self._rules)
         if self._thaw:
             self._thaw_around(trainer.strategy, pl_module)
 
@@ -148,24 +149,17 @@ class FreezerCallback(common.Callback):
         self._windows = self._make_windows(trainer, pl_module, resumed)
         state = resumed["session"] if resumed else None  # of the last window before the checkpoint
         step, epoch = (state["step"], state["epoch"]) if state else (self._windows.step, trainer.current_epoch)
-        session = self.session = attach(
-            common.attachable(trainer, self._module(pl_module)),
+        session = self.session = place.attach(
+            trainer,
+            self._module(pl_module),
             trainer.optimizers,
-            run=place.run,
-            socket=place.socket,
-            hook=False,
+            check=self._check_rules,
             step=step,
             epoch=epoch,
-            rules=self._rules,
-            rank=place.rank,
-            world=place.world,
-            job=place.job,
-            framework="lightning",
+            rules=place.rules,
             extensions=() if self._allow_idle else (_EveryOptimizer(),),
             **self._options,
         )
-        if self._rules is not None:
-            self._check_rules(session)
         if state:
             session.load_state_dict(state)
         self._tell(trainer)
@@ -178,6 +172,8 @@ class FreezerCallback(common.Callback):
         return _windows.Manual(trainer.optimizers, step)
 
     def _check_rules(self, session: Session) -> None:
+        if self._rules is None:
+            return
         try:
             common.check_rules(session)
         except NotConnected as error:

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import json
+import logging
 import os
+import platform
 import secrets
 import sys
 import tempfile
-from typing import Any
+from typing import TYPE_CHECKING, Any, Callable
 
-from . import _library, _names
+from . import _library, _log, _names
+from ._attach import Rules, attach, rules_text
 from ._errors import FreezerError, RulesError
 from ._handle import Handle, Where
-from ._log import logger
 from ._private import PrivateDaemon, serving
+
+if TYPE_CHECKING:
+    from ._session import Session
 
 RULES_SECONDS = 60.0
 """The first batch waits so long for the plan of rules that were given, which needs all ranks of the machine."""
@@ -43,25 +49,68 @@ def inner(module: Any) -> Any:
     return module
 
 
-def attachable(trainer: Any, model: Any) -> Any:
+@dataclasses.dataclass
+class Place:
+    """Where the ranks attach, and as what. All but `daemon` is the same for all of them."""
+
+    socket: str | None
+    """None: nowhere yet; libfreezer looks for a freezerd from time to time."""
+    run: str | None
+    job: str
+    """Run and job are agreed on, whoever launched the ranks: each would find another name by itself."""
+    rules: dict[str, Any] | None
+    """As global rank 0 has read them."""
+    daemon: PrivateDaemon | None = None
+    """Of global rank 0, where a freezerd of its own was started."""
+
+    def attach(
+        self, trainer: Any, model: Any, optimizers: Any = None, *, check: Callable[[Session], None], **options: Any
+    ) -> Session:
+        """
+        attach(), and check() of what came of it, which may raise a FreezerError. Collective; an error of global rank 0
+        is raised on all ranks, for none must wait for one that has given up.
+        """
+        session = error = None
+        several = trainer.num_nodes > 1
+        try:
+            session = attach(
+                _attachable(trainer, model),
+                optimizers,
+                run=self.run,
+                socket=self.socket,
+                hook=False,
+                job=self.job,
+                framework="lightning",
+                **(_together() if several else {"rank": trainer.local_rank, "world": max(trainer.num_devices, 1)}),
+                **options,
+            )
+            if self.daemon is not None:
+                self.daemon.before_end.append(session._finalizer)
+            if trainer.is_global_zero or not several:
+                check(session)
+        except FreezerError as problem:
+            error = problem
+        error = trainer.strategy.broadcast(error) or error
+        if session is None or error is not None:
+            if session is not None:
+                session.detach()
+            raise error or FreezerError("this rank did not attach")
+        return session
+
+
+def _attachable(trainer: Any, model: Any) -> Any:
     """The model as attach() should see it: in its wrapper, if it is what was wrapped."""
     wrapped = trainer.strategy.model
     return wrapped if wrapped is not None and _names.unwrap(wrapped) is model else model
 
 
-@dataclasses.dataclass
-class Place:
-    """Where this rank attaches, and as what."""
+def _together() -> dict[str, Any]:
+    """Several machines: global rank 0 attaches, and the others follow it."""
+    import torch.distributed as dist
 
-    socket: str | None
-    """None: nowhere yet; libfreezer looks for a freezerd from time to time."""
-    rank: int
-    world: int
-    run: str | None
-    job: str
-    """Run and job are the same for all ranks, whoever launched them: each would find another name by itself."""
-    daemon: PrivateDaemon | None = None
-    """Of the first rank of a machine, where a freezerd of its own was started."""
+    if not (dist.is_available() and dist.is_initialized()):
+        raise FreezerError("on several machines Freezer needs a strategy with torch.distributed, such as ddp")
+    return {"group": dist.group.WORLD}
 
 
 def _run_name() -> str | None:
@@ -78,24 +127,46 @@ def _run_name() -> str | None:
     return name.decode() if name else None
 
 
-def meet(trainer: Any, run: str | None, socket: str | None, needed: bool) -> Place:
+def meet(
+    trainer: Any,
+    run: str | None,
+    socket: str | None,
+    log: str | logging.Logger,
+    rules: Rules | None = None,
+    needed: bool = False,
+) -> Place:
     """
-    Agrees with the other ranks on where to attach. With `needed`, a private freezerd is started where there is none.
-    Collective: from setup() on every rank. Raises FreezerError on every rank.
+    Agrees with the other ranks on where to attach, and starts a private freezerd where none is and rules, or whatever
+    else, need one. Collective: from setup() on every rank. Raises on all ranks what is raised on one.
     """
-    strategy = trainer.strategy
-    if trainer.num_nodes > 1 and not needed:
-        raise FreezerError("FreezerCallback without rules= works on one machine only")
-    found = serving(socket) if trainer.is_global_zero and trainer.num_nodes == 1 else None
-    world = max(trainer.num_devices, 1)
-    if run is None and world > 1 and trainer.is_global_zero:
-        run = _run_name()
-    run, job, found = strategy.broadcast((run, secrets.token_hex(8), found))
-    place = Place(found or socket, trainer.local_rank, world, run, job)
-    if found is None and needed:
-        place.socket = os.path.join(_short_folder(), f"freezer-lightning-{job}", "freezerd.sock")
-        _start(trainer, place)
+
+    def choose() -> Place:
+        name = _run_name() if run is None and trainer.world_size > 1 else run
+        text = rules_text(rules)
+        return Place(serving(socket), name, secrets.token_hex(8), json.loads(text) if text else None)
+
+    place = _from_first(trainer, choose)
+    if place.socket is None and (needed or rules is not None):
+        place.socket = os.path.join(_short_folder(), f"freezer-lightning-{place.job}", "freezerd.sock")
+        daemons: list[PrivateDaemon] = []
+        _from_first(trainer, lambda: _start(trainer, place.socket, daemons, _log.configure(log)))
+        place.daemon = daemons[0] if daemons else None
+    place.socket = place.socket or socket
     return place
+
+
+def _from_first(trainer: Any, function: Callable[[], Any]) -> Any:
+    """What a function returns on global rank 0, or raises there."""
+    value = error = None
+    if trainer.is_global_zero:
+        try:
+            value = function()
+        except Exception as problem:  # noqa: BLE001 - whatever it is, it is raised below
+            error = problem
+    value, error = trainer.strategy.broadcast((value, error))
+    if error is not None:
+        raise error
+    return value
 
 
 def _short_folder() -> str:
@@ -104,24 +175,16 @@ def _short_folder() -> str:
     return folder if len(os.fsencode(folder)) < 60 else "/tmp"
 
 
-def _start(trainer: Any, place: Place) -> None:
-    assert place.socket is not None
-    error = None
-    if place.rank == 0:
-        try:
-            place.daemon = PrivateDaemon(place.socket)
-        except (FreezerError, OSError) as problem:
-            error = problem
-    if trainer.strategy.reduce_boolean_decision(error is None, all=True):
-        if trainer.is_global_zero:
-            logger.info("no freezerd is running: a private one serves at %s", place.socket)
-        return
-    if error is None:
-        raise FreezerError("a private freezerd could not be started on another rank")
-    raise FreezerError(f"a private freezerd could not be started: {error}") from error
+def _start(trainer: Any, socket: str, daemons: list[PrivateDaemon], logger: logging.Logger) -> None:
+    try:
+        daemons.append(PrivateDaemon(socket))
+    except (FreezerError, OSError) as error:
+        raise FreezerError(f"a private freezerd could not be started: {error}") from error
+    where = f" on {platform.node()}" if trainer.num_nodes > 1 else ""
+    logger.info("no freezerd is running: a private one serves at %s%s", socket, where)
 
 
-def check_rules(session: Any) -> None:
+def check_rules(session: Session) -> None:
     """Raises RulesError if freezerd did not take the rules that this session brought; its log has said why."""
     with session.client as client:
         status = client.status()

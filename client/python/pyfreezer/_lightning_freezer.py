@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Union
 
 from . import _library, _names
 from . import _lightning_common as common
-from ._attach import attach
 from ._errors import FreezerError
 from ._lightning_callback import FreezerCallback
 
@@ -220,51 +219,37 @@ class _Lighter:
             if _library.load() is None:
                 raise FreezerError("Freezer needs libfreezer", hint="FREEZER_LIBRARY names one")
             options = _options(self._freezers)
-            self._place = common.meet(trainer, options["run"], options["socket"], needed=True)
+            self._place = common.meet(trainer, options["run"], options["socket"], options["log"], needed=True)
 
     def batch(self, trainer: Any) -> None:
         at = (trainer.global_step, trainer.current_epoch)
         if self.session is None:
             self.session = self._open(trainer, at)
             self.session.begin_window(*at)
-            self._check(self.session)
+            if self.session.generation == 0:
+                raise FreezerError("freezerd gave no plan for the first batch", hint="its log says why")
         elif at[0] < self._at[0] or at[1] < self._at[1]:
             self.session.rewind(*at)
         else:
             self.session.begin_window(*at)
         self._at = at
 
-    def _check(self, session: Session) -> None:
-        """The first batch has its plan, and that is of these rules."""
-        assert self._place is not None
-        if session.generation == 0:
-            raise FreezerError(f"freezerd at {self._place.socket} gave no plan", hint="its log says why")
-        common.check_rules(session)
-
     def _open(self, trainer: Any, at: tuple[int, int]) -> Session:
         place = self._place
         assert place is not None
         _names.forget(self._model)
-        session = attach(
-            common.attachable(trainer, self._model),
-            run=place.run,
-            socket=place.socket,
+        return place.attach(
+            trainer,
+            self._model,
+            check=common.check_rules,
             log=_options(self._freezers)["log"],
-            hook=False,
             step=at[0],
             epoch=at[1],
             rules={"version": 1, "profile": "lighter", "rules": [_rule(freezer) for freezer in self._freezers]},
             on_conflict="ignore",
             allow_empty=True,
-            rank=place.rank,
-            world=place.world,
-            job=place.job,
-            framework="lightning",
             timeout=common.RULES_SECONDS,
         )
-        if place.daemon is not None:
-            place.daemon.before_end.append(session._finalizer)
-        return session
 
 
 # --- profile owned ---
