@@ -263,6 +263,7 @@ def test_owners(_scene):
 FIRST = """
 import sys, torch
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 encoder, decoder = nn.Linear(4, 4), nn.Linear(4, 4)
 begin = [p.detach().clone() for p in encoder.parameters()]
@@ -271,6 +272,7 @@ optimizer = torch.optim.AdamW(parameters if "loose" not in sys.argv else [torch.
 if "itself" in sys.argv:
     import pyfreezer
     session = pyfreezer.attach(decoder, optimizer, run="itself")
+register_optimizer_step_pre_hook(lambda *words: None)  # a hook behind Freezer's own
 optimizer.step()  # as some do, to warm up: it has no gradients to apply
 for _ in range(3):
     optimizer.zero_grad()

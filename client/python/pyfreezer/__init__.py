@@ -18,6 +18,7 @@ Parts, and who owns what
     _extension   Extension: how an adapter takes part; _adapters: which of those here a model needs
     _ddp         DDP's reducers follow the flags; _reducer: how one is built anew
     _distributed several machines: one rank attaches, and the others get from it what they need
+    _gradients   whether gradients still reach what trains
     _fsdp, _compile, _cudagraphs, _zero: what FSDP, torch.compile, CUDA graphs and DeepSpeed need, or cannot do
     _handle      a freezer_t of libfreezer, or what stands for it where there is none
     _library     finding and typing libfreezer

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Callable
 
 from . import _compile, _cudagraphs, _ddp, _fsdp, _zero
 from ._extension import Extension
+from ._gradients import Gradients
 
 if TYPE_CHECKING:
     import torch
@@ -37,6 +38,7 @@ def choose(
             chosen.append(_ddp.Ddp(wrappers, rewrap))
     if _compile.is_compiled(model):
         chosen.append(_compile.Compile())
+    chosen.append(Gradients())
     return chosen
 
 

@@ -122,6 +122,7 @@ class _FirstStep:
         self._keywords = keywords
         self._rules = rules
         self._hook: Any = None
+        self._done = False
         self.session: Session | None = None
 
     def wait(self, module: types.ModuleType) -> None:
@@ -132,13 +133,17 @@ class _FirstStep:
         self._hook = register(self._before_step)
 
     def _before_step(self, optimizer: Any, args: Any, keywords: Any) -> None:
+        if self._done:
+            return
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         closure = args[1:] or keywords
         if not closure and all(parameter.grad is None for parameter in parameters):
             return
-        self._hook.remove()
+        self._done = True
         try:
             self._attach(optimizer, parameters)
+            if self.session is not None:
+                self.session._soon(self._hook.remove)  # not while torch goes through its hooks
         except (RulesError, NotConnected):
             raise
         except FreezerError as error:

@@ -56,6 +56,7 @@ class Session:
         self._stepped = False  # step() has been called
         self._looked = handle.info().step // _hooks.LOOK_EVERY  # the block of steps in which flags were looked at last
         self._attend: Callable[[], None] = lambda: None  # the hook calls _at_result() at the next step in any case
+        self._chores: list[Callable[[], None]] = []
         self._is_loading = False
         self._restored = False  # the flags are a checkpoint's, until there is a plan
         self._refusal: str | None = None  # why the mask that Freezer wants is not in force
@@ -118,6 +119,8 @@ class Session:
     def _at_result(self, result: int) -> Change | None:
         """Behind freezer_batch_begin(): `result` is what it returned."""
         self._change = None
+        while self._chores:
+            self._chores.pop()()
         if result < 0 and result != self._trouble:
             self._log.warning("%s: the flags stay as they are", self._handle.strerror(result))
         self._trouble = min(result, 0)
@@ -131,6 +134,11 @@ class Session:
         elif self._handle.info().step // _hooks.LOOK_EVERY != self._looked:
             self.look()
         return self._change
+
+    def _soon(self, chore: Callable[[], None]) -> None:
+        """Has this done where the next window begins."""
+        self._chores.append(chore)
+        self._attend()
 
     @contextlib.contextmanager
     def _loading(self) -> Iterator[None]:

@@ -1,0 +1,88 @@
+"""
+Whether gradients still reach what trains. Behind frozen parameters alone, reentrant checkpointing cuts off all that it
+wraps: the loss goes down a little less, and torch says nothing that names a parameter.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from . import _hooks
+from ._errors import FreezerError
+from ._extension import Extension
+from ._names import shorten
+
+if TYPE_CHECKING:
+    from ._flags import Change
+    from ._session import Session
+
+
+class Gradients(Extension):
+    """
+    Looks once, when an optimizer steps for the first time after something was frozen. Of no interest is what never had
+    a gradient, as far as the optimizer's state tells.
+    """
+
+    def __init__(self) -> None:
+        self._session: Session | None = None
+        self._hooks: dict[int, Any] = {}  # by the optimizer's id
+        self._told: set[str] = set()
+
+    def attached(self, session: Session) -> None:
+        self._session = session
+
+    def after_flip(self, change: Change) -> None:
+        if self._session is None or not change.frozen_slots:
+            return
+        for optimizer in self._session.optimizers:
+            try:
+                native = _hooks.native(optimizer)
+            except FreezerError:
+                continue
+            if id(native) not in self._hooks:
+                self._hooks[id(native)] = native.register_step_pre_hook(self._look)
+
+    def detached(self) -> None:
+        for hook in self._hooks.values():
+            hook.remove()
+        self._hooks.clear()
+        self._session = None
+
+    def _look(self, optimizer: Any, arguments: Any, keywords: Any) -> None:
+        """Before a step. With a closure the backward pass is yet to come: then where the next window begins."""
+        session = self._session
+        closure = arguments[1:] or keywords
+        if session is None or id(optimizer) not in self._hooks or not (closure or _has_gradients(optimizer)):
+            return
+        session._soon(self._hooks.pop(id(optimizer)).remove)  # not while torch goes through its hooks
+        if closure:
+            session._soon(lambda: self._tell(optimizer))
+        else:
+            self._tell(optimizer)
+
+    def _tell(self, optimizer: Any) -> None:
+        session = self._session
+        if session is None or not _has_gradients(optimizer):
+            return
+        stepping = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        state = optimizer.state
+        blind = [
+            slot.name
+            for slot in session.slots
+            if slot.tensor.requires_grad
+            and slot.tensor.grad is None
+            and id(slot.tensor) in stepping
+            and (not state or slot.tensor in state)
+        ]
+        if not self._told.issuperset(blind) and session._settings.first:
+            self._told.update(blind)
+            session._log.warning(
+                "step %s: %s should train, but got no gradient since others were frozen; if they are checkpointed, use "
+                "torch.utils.checkpoint with use_reentrant=False, or Transformers' enable_input_require_grads()",
+                f"{session.position[0]:,}",
+                shorten(blind),
+            )
+
+
+def _has_gradients(optimizer: Any) -> bool:
+    return any(parameter.grad is not None for group in optimizer.param_groups for parameter in group["params"])

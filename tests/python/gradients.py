@@ -1,0 +1,98 @@
+#!/usr/bin/env python3
+"""gradients.py - what trains but gets no gradient, in reentrant checkpoints behind a frozen prefix, is named."""
+
+import torchenv  # noqa: F401 - first: goes on where torch is
+
+import logging
+
+import fz
+import pyfreezer
+import torch
+from torch.utils.checkpoint import checkpoint
+from training import WIDTH, Loop, Model
+
+FREEZE = {"version": 1, "rules": [{"freeze": ["embed"], "from": {"step": 3}}]}
+
+
+class Checkpointed(Model):
+    """Each block is checkpointed; one parameter is never used."""
+
+    def __init__(self, reentrant):
+        super().__init__()
+        self.unused = torch.nn.Linear(WIDTH, WIDTH)
+        self.reentrant = reentrant
+
+    def forward(self, x):
+        x = self.embed(x)
+        for layer in self.layers:
+            x = checkpoint(layer, x, use_reentrant=self.reentrant)
+        return self.head(x)
+
+
+class Lines(logging.Logger):
+    def __init__(self):
+        super().__init__("lines")
+        self.text = ""
+
+    def handle(self, record):
+        self.text += f"{record.levelname} {record.getMessage()}\n"
+
+
+def said(scene, reentrant, optimizer="adamw", closure=False, rules=FREEZE, **options):
+    """What is logged while a loop trains with a hook, or with its steps' closures."""
+    loop, lines = Loop(optimizer, model=Checkpointed(reentrant)), Lines()
+    session = pyfreezer.attach(
+        loop.model, loop.optimizer, socket=scene.socket, rules=rules, log=lines, hook=not closure, **options
+    )
+    with session:
+        for _ in range(8):
+            if closure:
+                session.step()
+                batch = torch.randn(4, WIDTH)
+
+                def closed(batch=batch):
+                    loop.optimizer.zero_grad()
+                    loss = loop.model(batch).sum()
+                    loss.backward()
+                    return loss
+
+                loop.optimizer.step(closed)
+            else:
+                loop.step()
+        hooks = loop.optimizer._optimizer_step_pre_hooks
+        fz.equal(len(hooks), 0, "hooks that are left, which cost at each step")
+    return lines.text
+
+
+@fz.test("reentrant checkpoints behind what was frozen: the blind are named, once, with what helps")
+def test_reentrant(scene):
+    scene.daemon()
+    for words in ({}, {"optimizer": "sgd"}, {"closure": True}):
+        text = said(scene, True, **words)
+        fz.equal(text.count("got no gradient"), 1, f"warnings, {words}: {text}\n")
+        fz.check("WARNING step 3: layers.0.norm.weight" in text or words.get("closure"), "step and names", text)
+        fz.check("use_reentrant=False" in text and "enable_input_require_grads()" in text, "what helps", text)
+        fz.check("unused" not in text, "what never had a gradient", text)
+
+
+@fz.test("others, what is not used, and a step without a backward pass are no reason to warn")
+def test_quiet(scene):
+    scene.daemon()
+    for words in ({}, {"optimizer": "sgd"}, {"closure": True}):
+        text = said(scene, False, **words)
+        fz.check("got no gradient" not in text, f"warnings, {words}", text)
+        fz.check("froze embed" in text, "it was frozen", text)
+    loop, lines = Loop(), Lines()
+    rules = {"version": 1, "rules": [{"freeze": ["embed"], "from": {"step": 1}}]}
+    with pyfreezer.attach(loop.model, loop.optimizer, socket=scene.socket, rules=rules, log=lines):
+        loop.step()
+        loop.optimizer.zero_grad()
+        loop.optimizer.step()
+        loop.step()
+    fz.check(
+        "got no gradient" not in lines.text and "froze" in lines.text, "after a step without gradients", lines.text
+    )
+
+
+if __name__ == "__main__":
+    fz.main()
