@@ -3,7 +3,9 @@
 
 import torchenv  # noqa: F401 - first: goes on where torch is
 
+import os
 import re
+import time
 
 import torch
 import torch.distributed as dist
@@ -14,7 +16,7 @@ import fz
 import pyfreezer
 from gloo import Ranks, change, check_equal, restart
 from reference import REDUCED, batches, build, by_hand, finish, train
-from training import OPTIMIZERS, Model
+from training import OPTIMIZERS, Loop, Model
 
 
 def counting(wrapped):
@@ -175,6 +177,51 @@ def test_restart(scene):
     steps = finish(ranks)
     frozen = [step for step, notes in steps.items() if "layers.0.linear.weight" in notes[0]["during"]]
     fz.equal(frozen, list(range(frozen_at, thawed_at)), "steps at which it was frozen")
+
+
+def train_apart(rank, behind):
+    """Nothing but Freezer is between these ranks: what they wait for, they wait for it. Rank 1 stays some steps behind."""
+    loop = Loop()
+    session = pyfreezer.attach(loop.model, loop.optimizer, run="ddp")
+    while not os.path.exists(rank.group.stop_file):
+        while rank.rank == 1 and loop.steps == 3 and rank.notes_of(0) < loop.steps + behind:
+            time.sleep(0.01)
+        frozen = session.frozen
+        loop.step()
+        rank.note(step=loop.steps - 1, frozen=frozen, hash="")
+        time.sleep(0.002)
+
+
+@fz.test("a rank that is many steps behind, stands still or dies: the same steps on all, nobody waits", limit=300)
+def test_apart(scene):
+    scene.daemon()
+    ranks = Ranks(scene, 2, train_apart, behind=60)
+    ranks.wait_step(6)
+    frozen_at = change(scene, "freeze", "layers.0")
+    fz.check(frozen_at > 60, "from a step on that no rank has begun", frozen_at)
+    late = ranks.ranks[1]
+
+    def goes_on(steps=50):
+        begin = ranks.notes(0)[-1]["step"]
+        fz.wait_until(lambda: ranks.notes(0)[-1]["step"] > begin + steps, "the other goes on")
+
+    late.stop()
+    goes_on()
+    fz.equal(scene.ctl("freeze", "layers.1", "--yes", "--no-wait").status, 0, "a change meanwhile")
+    goes_on()
+    late.cont()
+    ranks.wait_noted(lambda note: len(note["frozen"]) == 8, "it is frozen on both")
+    late.kill()
+    goes_on()
+    fz.equal(scene.ctl("unfreeze", "**", "--yes", "--no-wait").status, 0, "a change that one rank will never take")
+    goes_on()
+    steps = [{note["step"]: note["frozen"] for note in ranks.notes(rank)} for rank in range(2)]
+    fz.equal([s for s in steps[1] if steps[0][s] != steps[1][s]], [], "steps at which the flags differ")
+    fz.equal([bool(steps[0][s]) for s in (frozen_at - 1, frozen_at)], [False, True], "frozen at the step that was told")
+    fz.equal(len(ranks.notes(0)[-1]["frozen"]), 8, "what stays frozen")
+    with open(ranks.stop_file, "w", encoding="utf-8"):
+        pass
+    fz.equal(ranks.ranks[0].wait(60), 0, "exit status of the other")
 
 
 def attach_other(rank, what):

@@ -7,6 +7,7 @@ import io
 import os
 import subprocess
 import sys
+import threading
 
 import fz
 import pyfreezer
@@ -115,6 +116,67 @@ def test_fork(scene):
         fz.equal(os.waitpid(child, 0)[1], 0, "status of the child")
         step = loop.while_running(scene, "freeze", "embed").data["step"]
         fz.check(step < 50, "the parent's steps count", step)
+
+
+class Meddling(torch.utils.data.Dataset):
+    """Its workers have the session, too, and use it."""
+
+    def __init__(self, session):
+        self.session = session
+
+    def __len__(self):
+        return 24
+
+    def __getitem__(self, index):
+        self.session.begin_window(1000 + index)
+        self.session.look()
+        return os.getpid()
+
+
+@fz.test("workers of a DataLoader: the training process alone counts steps and acknowledges", limit=120)
+def test_workers(scene):
+    scene.daemon()
+    loop = Loop()
+    with pyfreezer.attach(loop.model, loop.optimizer, socket=scene.socket, run="workers") as session:
+        workers = torch.utils.data.DataLoader(Meddling(session), num_workers=2, multiprocessing_context="fork")
+        pids = set()
+        for pid in workers:
+            pids.add(int(pid))
+            loop.step()
+        fz.check(len(pids) == 2 and os.getpid() not in pids, "there were workers", pids)
+        step = loop.while_running(scene, "freeze", "embed").data["step"]
+        fz.check(24 <= step < 1000, "the step is that of the training process", step)
+        (rank,) = session.client.status()["rank_list"]
+        fz.equal(rank["pid"], os.getpid(), "the rank's process")
+
+
+@fz.test("changes without a pause: each mask that is seen is one that was published", limit=120)
+def test_storm(scene):
+    scene.daemon()
+    loop = Loop()
+    ends, errors = [], []
+
+    def storm(session):
+        try:
+            with session.client as client:
+                for i in range(300):
+                    getattr(client, ("freeze", "unfreeze")[i % 2])(["layers", "embed"], wait=0)
+        except Exception as error:
+            errors.append(error)
+        ends.append(True)
+
+    with pyfreezer.attach(loop.model, loop.optimizer, socket=scene.socket, run="storm", log="quiet") as session:
+        seen, generations = set(), set()
+        thread = threading.Thread(target=storm, args=(session,))
+        thread.start()
+        while not ends:
+            session.begin_window()
+            seen.add(tuple(session.frozen))
+            generations.add(session.generation)
+        thread.join()
+        fz.equal(errors, [], "errors of the one who changes")
+        fz.check(len(generations) > 2, "generations seen", generations)
+        fz.check({len(mask) for mask in seen} <= {0, 18}, "sizes of the masks seen", seen)
 
 
 @fz.test("a checkpoint resumed in a new process is equal to the bit with the run that went through")

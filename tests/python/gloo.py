@@ -57,6 +57,11 @@ class Rank:
         frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
         self.note(step=step, frozen=frozen, hash=hash_of(model), **more)
 
+    def notes_of(self, rank):
+        """How much another rank has noted."""
+        with open(self.scene.path(f"{self.group.name}.{rank}.out"), encoding="utf-8") as out:
+            return out.read().count("\n")
+
     def last_step(self):
         """
         Whether the test wants the ranks to end, after the same step on each: asked of rank 0 by all at every step. A

@@ -4,6 +4,7 @@
 import torchenv  # noqa: F401 - first: goes on where torch is
 
 import logging
+import sys
 
 import fz
 import pyfreezer
@@ -397,6 +398,21 @@ def test_acknowledged(scene):
         changes = [c for c in session.history() if c["action"] == "freeze"]
         step = changes[0]["step"]
         fz.check(moved[step - 1] and not moved[step], "moved around the step", step, moved)
+
+
+@fz.test("a step at which nothing changes keeps no memory")
+def test_idle(scene):
+    scene.daemon()
+    loop = Loop()
+    with pyfreezer.attach(loop.model, loop.optimizer, socket=scene.socket, rules=rules(freeze("embed", 5))):
+        (hook,) = loop.optimizer._optimizer_step_post_hooks.values()
+        kept = []
+        for _ in range(4):
+            before = sys.getallocatedblocks()
+            for _ in range(5000):
+                hook(loop.optimizer, (), {})
+            kept.append(sys.getallocatedblocks() - before)
+        fz.check(min(kept[1:]) < 20, "blocks kept in 5000 steps each", kept)
 
 
 @fz.test("bad arguments are errors at once")
