@@ -133,8 +133,9 @@ typedef struct freezer_options {
  * @param params       `count` parameters; may be NULL when count is 0
  * @return 0 (also without a daemon); -EINVAL bad options, step or epoch out of range, or a bad or doubled name;
  *         -ENOMEM; -E2BIG too many parameters or bytes; -EPROTOTYPE another rank has other parameters, or another
- *         baseline: all that wait for the first plan get it, and the log has the difference; and only with FREEZER_REQUIRE=1: -ENOTCONN no daemon,
- *         -ECONNREFUSED the daemon refused this rank, -ETIMEDOUT no first plan in time
+ *         baseline: all that wait for the first plan get it, and the log has the difference; and only with
+ *         FREEZER_REQUIRE=1: -ENOTCONN no daemon, -ECONNREFUSED the daemon refused this rank, -ETIMEDOUT no first plan
+ *         in time
  */
 FREEZER_API int freezer_open(freezer_t **out, const freezer_options_t *options, const freezer_param_t *params,
                              size_t count);
