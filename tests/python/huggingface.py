@@ -3,6 +3,7 @@
 
 import torchenv  # noqa: F401 - first: goes on where torch is
 
+import logging
 import os
 import sys
 
@@ -126,6 +127,41 @@ def test_late(scene):
         fz.check("transformer.h.0.ln_1.weight" in str(error) and "constructor" in str(error), "a sentence", str(error))
     else:
         raise fz.Failure("NotCovered was not raised")
+
+
+@fz.test("a run with a late callback is the same; its checkpoints are resumed with the callback in time", limit=300)
+def test_late_resume(scene):
+    scene.daemon()
+
+    def run(folder, late=False, checkpoint=None):
+        model, said = frozen_at_start(), logging.getLogger(folder)
+        said.addHandler(handler := Lines())
+        callback = FreezerCallback(socket=scene.socket, rules=TRAIN, run=folder, log=said)
+        saving = {"save_strategy": "steps", "save_steps": 4}
+        made = trainer(scene, [] if late else [callback], model, folder=folder, max_steps=8, **saving)
+        if late:
+            made.add_callback(callback)
+        made.train(resume_from_checkpoint=checkpoint and scene.path(checkpoint))
+        return weights(model), [line for line in handler.lines if "in no optimizer" in line]
+
+    whole, said = run("in time")
+    fz.equal(said, [], "warnings")
+    late, said = run("late", late=True)
+    fz.equal(differing(whole, late), [], "differences of a run with a late callback")
+    fz.check(len(said) == 1 and "to resume" in said[0] and "constructor" in said[0], "it says how to resume", said)
+    resumed, _ = run("again", checkpoint="late/checkpoint-4")
+    fz.equal(differing(whole, resumed), [], "differences of the resumed run")
+
+
+class Lines(logging.Handler):
+    """Keeps what is said."""
+
+    def __init__(self):
+        super().__init__()
+        self.lines = []
+
+    def emit(self, record):
+        self.lines.append(record.getMessage())
 
 
 @fz.test("the base below an adapter of PEFT is left alone, but for what is listed", limit=300)

@@ -6,8 +6,9 @@ Freezer in the Trainer of Hugging Face's transformers:
     trainer = Trainer(model, arguments, train_dataset=data, callbacks=[FreezerCallback()])
 
 Give it to the constructor: the Trainer puts into the optimizer what requires a gradient when train() begins, so until
-then everything that Freezer may ever thaw must. One that comes later, by add_callback(), adds what is missing to the
-optimizer's groups, and such a run can be resumed only by a Trainer in which it comes as late.
+then everything that Freezer may ever thaw must. One that comes later, by add_callback(), adds to the optimizer what is
+missing, with a warning: a checkpoint of such a run is resumed by a Trainer that gets it in its constructor, and by no
+other, since the Trainer fills its optimizer from the checkpoint before a callback can add anything.
 """
 
 from __future__ import annotations
@@ -106,6 +107,7 @@ class FreezerCallback(transformers.TrainerCallback, _Exportable):
         self._uncovered = uncovered
         self._options = options
         self._thaw: Thawed | None = None
+        self._was_in_time = False  # given to the constructor of the Trainer
         self._epoch = 0
         self._clean = False  # a window ended, and no forward pass has begun
         self._misaligned = False  # on_step_begin does not come where windows begin
@@ -115,6 +117,7 @@ class FreezerCallback(transformers.TrainerCallback, _Exportable):
 
     def on_init_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         self._go_first()
+        self._was_in_time = True
         if model is not None:
             scope = self._scope(model)
             scope.register(_names.collect(model))  # to be told of a wrong name now
@@ -166,12 +169,20 @@ class FreezerCallback(transformers.TrainerCallback, _Exportable):
         groups = [_group_for(slot, slots, optimizer.param_groups) for slot in missing]
         if self._uncovered == "raise" or None in groups:
             sentence = f"{len(missing)} of {len(slots)} parameters are in no optimizer: {_names.shorten(names)}"
-            raise NotCovered(sentence, names, hint="give the FreezerCallback to the constructor of the Trainer")
+            raise NotCovered(sentence, names, hint=self._how_to_cover())
         for slot, group in zip(missing, groups):
-            group["params"].append(slot.tensor)
-        _log.configure(self._options.get("log", "auto")).info(
-            "%d frozen parameters were in no optimizer and were added to it: %s", len(missing), _names.shorten(names)
+            _insert(slot, slots, group["params"])
+        _log.configure(self._options.get("log", "auto")).warning(
+            "%d frozen parameters were in no optimizer and were added to it: %s; to resume from a checkpoint, %s",
+            len(missing),
+            _names.shorten(names),
+            self._how_to_cover(),
         )
+
+    def _how_to_cover(self) -> str:
+        if self._was_in_time:
+            return "build the optimizer within pyfreezer.thawed(model)"
+        return "give the FreezerCallback to the constructor of the Trainer"
 
     # --- windows ---
 
@@ -252,6 +263,13 @@ def _is_plain(value: Any) -> bool:
     except (TypeError, ValueError):
         return False
     return True
+
+
+def _insert(slot: _names.Slot, slots: Sequence[_names.Slot], parameters: list) -> None:
+    """In the model's order, as if it had been there when the optimizer was made: checkpoints know them by number."""
+    number = {id(s.tensor): i for i, s in enumerate(slots)}
+    at = next((i for i, p in enumerate(parameters) if number.get(id(p), -1) > number[id(slot.tensor)]), None)
+    parameters.insert(len(parameters) if at is None else at, slot.tensor)
 
 
 def _group_for(slot: _names.Slot, slots: Iterable[_names.Slot], groups: Sequence[dict]) -> dict | None:
