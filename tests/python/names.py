@@ -181,6 +181,46 @@ def test_thawed(scene):
         fz.check(model.embed.weight in loop.optimizer.state, "it is in the optimizer's state")
 
 
+def replace(module):
+    """Gives a module another weight, as fully_shard() does; the one that it had."""
+    old = module.weight
+    module.weight = nn.Parameter(old.detach().clone())
+    return old
+
+
+@fz.test("a parameter that is another one since is the one that is flipped: alone, among most, and put back")
+def test_bound_late(scene):
+    scene.daemon()
+    loop = Loop()
+    first, second = loop.model.layers[0].linear, loop.model.layers[1].linear
+    rules = [
+        {"freeze": ["layers"], "from": {"step": 1}, "until": {"step": 2}},
+        {"freeze": ["layers.0.linear.weight"], "from": {"step": 3}, "until": {"step": 4}},
+        {"freeze": ["layers"], "from": {"step": 5}},
+    ]
+    with pyfreezer.attach(
+        loop.model, loop.optimizer, socket=scene.socket, hook=False, rules={"version": 1, "rules": rules}
+    ) as session:
+        session.step(0)
+        old = replace(second)
+        session.step(1)
+        fz.equal((old.requires_grad, second.weight.requires_grad), (True, False), "old and new among most")
+        session.step(2)
+        fz.check(second.weight.requires_grad, "the new one is thawed")
+        old = replace(first)
+        session.step(3)
+        fz.equal((old.requires_grad, first.weight.requires_grad), (True, False), "old and new alone")
+        session.step(4)
+        new, first.weight = first.weight, old
+        session.step(5)
+        fz.equal((new.requires_grad, old.requires_grad), (True, False), "new and old when it is put back")
+        first.weight, second.weight = second.weight, first.weight
+        first.weight.requires_grad = True
+        session.look()
+        fz.equal(session.drift, 1, "flags that somebody else set, of two that were exchanged")
+        fz.check("layers.0.linear.weight" in session.summary(), "and which", session.summary())
+
+
 @fz.test("the baseline is that of the first attach, unless the script changed a flag since")
 def test_baseline(scene):
     scene.daemon()

@@ -7,17 +7,19 @@ Three flags per parameter are kept apart:
   theirs what somebody else set it to: a flag that is found to be no longer `live` is in conflict, and on_conflict says
          who wins. The conflict ends when the other one changes the flag again.
 
-A flip of a hundred thousand parameters takes some tens of milliseconds, most of it in torch: hence plain loops here.
+A flip of a hundred thousand parameters takes some tens of milliseconds, most of it in torch and until the tensors are
+reached. Hence what else there is to do is done with all of them at once. Indices ascend, always.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import operator
 from collections.abc import Iterable, Sequence
+from itertools import compress
 from typing import Callable
 
 from ._names import Slot, shorten
+from ._tensors import Tensors, at, put
 
 ON_CONFLICT = ("warn", "enforce", "yield", "ignore")
 
@@ -50,12 +52,13 @@ class Flags:
         self._slots = slots
         self._on_conflict = on_conflict
         self._warn = warn
+        self._tensors = Tensors(slots)
         self.live = bytearray(slot.tensor.requires_grad for slot in slots)
         self._ours = bytearray(slot.baseline for slot in slots)
         self._theirs: dict[int, bool] = {}
-        self._places = [(slot.owner._parameters, slot.attribute) for slot in slots]
-        self._tensors = [slot.tensor for slot in slots]
-        self._unwritten = [i for i, (live, ours) in enumerate(zip(self.live, self._ours)) if live != ours]
+        self._unwritten: Sequence[int] = [
+            i for i, (live, ours) in enumerate(zip(self.live, self._ours)) if live != ours
+        ]
         self.drift = 0
         """How often a flag was found changed by somebody else."""
         self.trainable = sum(self.live)
@@ -63,17 +66,15 @@ class Flags:
 
     def want(self, indices: Sequence[int], flags: Iterable[bool]) -> None:
         """Takes what libfreezer says is to be written. The indices ascend."""
-        ours = self._ours
-        for index, flag in zip(indices, flags):
-            ours[index] = flag
+        put(self._ours, indices, bytes(flags))
         self._write_later(indices)
 
     def want_all(self, flags: Iterable[bool]) -> None:
         """Takes a whole mask."""
         self.want(range(len(self._slots)), flags)
 
-    def _write_later(self, indices: Iterable[int]) -> None:
-        self._unwritten = sorted({*self._unwritten, *indices}) if self._unwritten else list(indices)
+    def _write_later(self, indices: Sequence[int]) -> None:
+        self._unwritten = sorted({*self._unwritten, *indices}) if self._unwritten else indices
 
     @property
     def waiting(self) -> bool:
@@ -83,23 +84,25 @@ class Flags:
     def due(self) -> tuple[list[int], list[int]]:
         """What would be frozen and thawed now, in order; nothing is written."""
         self.look(self._unwritten)
-        ours, live, theirs = self._ours, self.live, self._theirs
-        differing = [index for index in self._unwritten if ours[index] != live[index]]
+        indices, theirs = self._unwritten, self._theirs
+        size = len(indices)
+        ours, live = (int.from_bytes(at(flags, indices), "little") for flags in (self._ours, self.live))
+        freeze = list(compress(indices, (live & ~ours).to_bytes(size, "little")))
+        thaw = list(compress(indices, (ours & ~live).to_bytes(size, "little")))
         if theirs:
-            differing = [index for index in differing if index not in theirs]
-        return [index for index in differing if live[index]], [index for index in differing if not live[index]]
+            freeze = [index for index in freeze if index not in theirs]
+            thaw = [index for index in thaw if index not in theirs]
+        return freeze, thaw
 
     def write(self, freeze: Sequence[int], thaw: Sequence[int]) -> None:
         """Writes what due() said: the flag, and for what is frozen, no gradient that an optimizer could still apply."""
-        tensors, live = self._tensors, self.live
-        for index in freeze:
-            tensor = tensors[index]
+        for tensor in self._tensors.known(freeze):
             tensor.requires_grad = False
             tensor.grad = None
-            live[index] = False
-        for index in thaw:
-            tensors[index].requires_grad = True
-            live[index] = True
+        for tensor in self._tensors.known(thaw):
+            tensor.requires_grad = True
+        put(self.live, freeze, b"\0" * len(freeze))
+        put(self.live, thaw, b"\1" * len(thaw))
         self.trainable += len(thaw) - len(freeze)
         self._unwritten = []
 
@@ -109,14 +112,9 @@ class Flags:
 
     def look(self, indices: Sequence[int]) -> None:
         """Binds the tensors of these, and finds out what somebody else has set."""
-        live, places, known = self.live, self._places, self._tensors
-        tensors = [parameters.get(attribute) for parameters, attribute in map(places.__getitem__, indices)]
-        if any(map(operator.is_not, tensors, map(known.__getitem__, indices))):
-            for index in indices:
-                known[index] = self._slots[index].bind()
-            tensors = [known[index] for index in indices]
-        flags = bytes([tensor.requires_grad for tensor in tensors])
-        if flags == bytes(map(live.__getitem__, indices)):
+        live = self.live
+        flags = bytes([tensor.requires_grad for tensor in self._tensors.bind(indices)])
+        if flags == bytes(at(live, indices)):
             return
         found = [index for index, flag in zip(indices, flags) if flag != live[index]]
         for index in found:
@@ -126,8 +124,10 @@ class Flags:
             self._settle(found)
 
     def _settle(self, found: list[int]) -> None:
-        anew = [index for index in found if self._theirs.pop(index, None) is None]
-        ended = [index for index in found if index not in anew]
+        ended = [index for index in found if index in self._theirs]
+        anew = [index for index in found if index not in self._theirs]
+        for index in ended:
+            del self._theirs[index]
         if ended:
             self._write_later(ended)
         if not anew:

@@ -144,14 +144,14 @@ class Handle:
         """1: there are changes; 0: none; negative: an errno value, the flags stay."""
         return self._library.batch_begin(self.pointer, step, epoch)
 
-    def changes(self) -> tuple[list[int], list[bool]]:
+    def changes(self) -> tuple[list[int], bytes]:
         """What is to be written since begin() returned 1: ascending indices, and requires_grad of each."""
         indices: list[int] = []
-        flags: list[bool] = []
+        flags = b""
         while True:
             n = self._library.next_changes(self.pointer, self._indices, self._flags, _CHUNK)
-            indices += self._indices[:n]
-            flags += self._flags[:n]
+            indices += memoryview(self._indices).cast("B").cast("N")[:n].tolist()  # a slice of it takes twice as long
+            flags += bytes(self._flags)[:n]
             if n < _CHUNK:
                 return indices, flags
 
@@ -204,8 +204,8 @@ class NoHandle:
         self._info.step, self._info.epoch, self._begun = step, epoch, True
         return 0
 
-    def changes(self) -> tuple[list[int], list[bool]]:
-        return [], []
+    def changes(self) -> tuple[list[int], bytes]:
+        return [], b""
 
     def requires_grad(self, index: int) -> bool:
         return self._slots[index].baseline

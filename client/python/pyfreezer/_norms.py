@@ -35,6 +35,8 @@ class Norms:
 
     def follow(self, flipped: Iterable[Slot], training: bool) -> None:
         """After a flip. `training` is the mode of the model, into which a thawed module goes back."""
+        if not self._slots_of:
+            return
         for module in {slot.owner for slot in flipped if slot.owner in self._slots_of}:
             frozen = not any(slot.tensor.requires_grad for slot in self._slots_of[module])
             if frozen and module not in self._stopped:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from ._log import warn_once
 from ._norms import Norms
 from ._settings import Settings
 from ._state import State
+from ._tensors import at
 
 if TYPE_CHECKING:
     import torch
@@ -187,8 +189,8 @@ class Session:
             info.step,
             info.epoch,
             self._handle.generation,
-            tuple(self.slots[i] for i in freeze),
-            tuple(self.slots[i] for i in thaw),
+            tuple(at(self.slots, freeze)),
+            tuple(at(self.slots, thaw)),
         )
         try:
             self._guard(change)
@@ -217,7 +219,7 @@ class Session:
             for optimizer in self.optimizers:
                 for slot in change.unfrozen_slots:
                     optimizer.state.pop(slot.tensor, None)
-        self._norms.follow((*change.frozen_slots, *change.unfrozen_slots), self.model.training)
+        self._norms.follow(itertools.chain(change.frozen_slots, change.unfrozen_slots), self.model.training)
         for extension in self.extensions:
             extension.after_flip(change)
         self._change = change
