@@ -57,6 +57,26 @@ def test_live(scene):
     fz.equal(differing(weights(model), weights(by_hand)), [], "differences from the run by hand")
 
 
+@fz.test("epochs that end within a window of accumulation: flips by step and by epoch are those by hand", limit=200)
+def test_epochs(scene):
+    """16 batches make 5 windows of 3 and one of 1."""
+    scene.daemon()
+    by_step = {"freeze": ["transformer.h.0"], "from": {"step": 7}, "until": {"step": 13}}
+    by_epoch = {"freeze": ["transformer.h.1"], "from": {"epoch": 1}, "until": {"epoch": 2}}
+    model, by_hand = hftrain.model(), hftrain.model()
+    callback = FreezerCallback(socket=scene.socket, rules={"version": 1, "rules": [by_step, by_epoch]})
+    options = {"gradient_accumulation_steps": 3, "max_steps": 16}
+    trainer(scene, [callback], model, **options).train()
+    flips = Flips(
+        (6, "transformer.h.1.", False),
+        (7, "transformer.h.0.", False),
+        (12, "transformer.h.1.", True),
+        (13, "transformer.h.0.", True),
+    )
+    trainer(scene, [flips], by_hand, **options).train()
+    fz.equal(differing(weights(model), weights(by_hand)), [], "differences from the run by hand")
+
+
 # --- what is in the optimizer ---
 
 TRAIN = {"version": 1, "rules": [{"train": ["transformer.h.0"], "from": {"step": 3}}]}

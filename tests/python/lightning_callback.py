@@ -136,18 +136,19 @@ def test_late(_scene):
 
 
 class Gan(Recorder, pl.LightningModule):
-    """Two optimizers, stepped by hand once a batch each, with toggled parameters."""
+    """Two optimizers, stepped by hand in every so manieth batch, with toggled parameters."""
 
     def __init__(self, every=1):
         super().__init__()
         torch.manual_seed(5)
         self.automatic_optimization = False
-        self.every = every
+        self.every, self.batches = every, 0
         self.g = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.Tanh(), nn.Linear(WIDTH, WIDTH))
         self.d = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.Tanh(), nn.Linear(WIDTH, 1))
 
-    def training_step(self, batch, index):
+    def training_step(self, batch, _index):
         self.note("train")
+        index, self.batches = self.batches, self.batches + 1
         for optimizer, loss in zip(self.optimizers(), (self.g_loss, self.d_loss)):
             self.toggle_optimizer(optimizer)
             if index % self.every == 0:
@@ -183,6 +184,14 @@ def test_gan(_scene):
         want = [free] * (2 * every) + [frozen] * (2 * every) + [free] * 10
         fz.equal(gan_masks(model), want[:10], f"flags by batch, a step every {every} batches")
         fz.equal(drift, [(None, 0)], "drift")
+
+
+@fz.test("where a module's own windows go on over the end of an epoch, flags change at the start of the next window")
+def test_own_windows(_scene):
+    model = Gan(every=3)
+    in_second = {"freeze": ["prefix:g.0"], "from": {"epoch": 1}, "until": {"epoch": 2}}
+    fit(model, [FreezerCallback(rules(in_second))], 4, max_epochs=3)
+    fz.equal(gan_masks(model), ["11111111"] * 6 + ["00111111"] * 3 + ["11111111"] * 3, "flags by batch")
 
 
 @fz.test("a change that leaves one of two optimizers nothing to train is refused, and allowed with allow_idle")

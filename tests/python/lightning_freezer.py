@@ -18,7 +18,7 @@ import lightning.pytorch as pl
 import torch
 
 import pyfreezer
-from pyfreezer import _private
+from pyfreezer import _hooks, _private
 from pyfreezer.lightning import Freezer, FreezerCallback
 from training import differing, weights
 
@@ -228,16 +228,19 @@ class Meddler(pl.Callback):
             module.model.get_parameter(name).requires_grad = flag
 
 
-@fz.test("what somebody else sets between two transitions stays until the next one")
+@fz.test("what somebody else sets between two transitions stays until the next one, although flags are looked at")
 def test_meddler(_scene):
-    seen = compare(
-        lambda cls: [cls(names=["l1.w"], until_step=4), Meddler(2, "l1.w", True), Meddler(2, "l2.b", False)],
-        L,
-        [("fit", {})],
-    )
-    fz.equal(
-        [flags for *_, flags in seen if len(flags) == 5][:6], ["01111"] * 2 + ["11101"] * 2 + ["11111"] * 2, "masks"
-    )
+    every, _hooks.LOOK_EVERY = _hooks.LOOK_EVERY, 2
+    try:
+        seen = compare(
+            lambda cls: [cls(names=["l1.w"], until_step=8), Meddler(3, "l1.w", True), Meddler(3, "l2.b", False)],
+            L,
+            [("fit", {"batches": 10})],
+        )
+    finally:
+        _hooks.LOOK_EVERY = every
+    flags = [flags for kind, *_, flags in seen if kind == "train"]
+    fz.equal(flags, ["01111"] * 3 + ["11101"] * 5 + ["11111"] * 2, "masks")
 
 
 @fz.test("the oddities of Python: a set, True, 2.5, a number as name, a text as limit")
