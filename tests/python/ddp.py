@@ -180,7 +180,7 @@ def test_restart(scene):
 
 
 def train_apart(rank, behind):
-    """Nothing but Freezer is between these ranks: what they wait for, they wait for it. Rank 1 stays some steps behind."""
+    """Nothing but Freezer is between these ranks: if they wait, it is for it. Rank 1 stays some steps behind."""
     loop = Loop()
     session = pyfreezer.attach(loop.model, loop.optimizer, run="ddp")
     while not os.path.exists(rank.group.stop_file):

@@ -415,23 +415,5 @@ def test_idle(scene):
         fz.check(min(kept[1:]) < 20, "blocks kept in 5000 steps each", kept)
 
 
-@fz.test("bad arguments are errors at once")
-def test_arguments(_scene):
-    loop = Loop()
-    for words in (
-        {"norm": "x"}, {"optimizer_state": "x"}, {"on_conflict": "x"}, {"uncovered": "x"}, {"log": "x"},
-    ):  # fmt: skip
-        try:
-            pyfreezer.attach(loop.model, loop.optimizer, socket="/nonexistent", **words)
-            raise fz.Failure(f"no error for {words}")
-        except ValueError as error:
-            fz.check("'x'" in str(error), "the error has the value", str(error))
-    try:
-        pyfreezer.attach(loop.model, socket="/nonexistent")
-        raise fz.Failure("no error without an optimizer")
-    except ValueError as error:
-        fz.check("hook=False" in str(error), "the error has the cure", str(error))
-
-
 if __name__ == "__main__":
     fz.main()

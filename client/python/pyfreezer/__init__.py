@@ -7,7 +7,7 @@ pyfreezer: freeze and unfreeze parameters of a PyTorch training run while it run
 
 Parts, and who owns what
 ------------------------
-    _attach      attach(): reads the arguments, makes all that follows
+    _attach      attach(): makes all that follows; _arguments: what it was given
     _session     Session: the order in which things happen at the start of a window, and what people call
     _flags       the only place that writes requires_grad and drops gradients; conflicts with others who write it
     _names       from a model to Slots: stable names, aliases of tied ones, refusal codes, baseline, optimizer coverage

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Callable, Union
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Callable
 
-from . import _adapters, _distributed, _hooks, _library, _log, _names, _rules
-from ._errors import FreezerError, NotCovered, RulesError
+from . import _adapters, _arguments, _distributed, _hooks, _library, _log, _names
+from ._errors import FreezerError, NotCovered
 from ._extension import Extension
 from ._flags import Change
 from ._handle import Handle, NoHandle, Where
@@ -18,8 +17,6 @@ from ._settings import Settings
 
 if TYPE_CHECKING:
     import torch
-
-Rules = Union[Mapping[str, Any], str, "os.PathLike[str]"]
 
 
 def attach(
@@ -31,7 +28,7 @@ def attach(
     hook: bool = True,
     step: int = 0,
     epoch: int = 0,
-    rules: Rules | None = None,
+    rules: _arguments.Rules | None = None,
     norm: str = "leave",
     optimizer_state: str = "keep",
     on_conflict: str = "warn",
@@ -76,23 +73,24 @@ def attach(
     on_change        called with each Change, in the training thread
 
     Returns at once where there is no freezerd or no libfreezer: training goes on as it is, and the session attaches
-    by itself when freezerd appears. Raises ValueError for a bad argument, LayoutError, NotCovered, RulesError, and
-    NotConnected with FREEZER_REQUIRE=1.
+    by itself when freezerd appears. Raises ValueError and TypeError for bad arguments, LayoutError, NotCovered, Refused
+    for what cannot be controlled at all, RulesError, and with FREEZER_REQUIRE=1 NotConnected.
     """
     if uncovered not in ("pin", "raise"):
         raise ValueError(f"uncovered must be 'pin' or 'raise', not {uncovered!r}")
-    optimizers = _optimizers(optimizer)
+    _arguments.check_model(model)
+    _arguments.check_not_negative(step=step, epoch=epoch, attempt=attempt, timeout=timeout)
+    optimizers = _arguments.optimizers(optimizer)
     if hook and not optimizers:
         raise ValueError("give the optimizer, or hook=False and call session.step() at the start of each window")
     plan_group = None
     if group is not None or (rank is None and world is None and _adapters.trains_with_others()):
         plan_group = _distributed.plan_group(group, group_timeout)
-    rank, world = _place(rank, world) if plan_group is None else (0, 1)
+    rank, world = _arguments.place(rank, world) if plan_group is None else (0, 1)
     first = rank == 0 if plan_group is None else plan_group.root
     settings = Settings(norm, optimizer_state, on_conflict, allow_empty, first, _log.configure(log))
-    where = Where(
-        run, socket, framework, job, attempt, rank, world, step, epoch, rules_text(rules), timeout, plan_group
-    )
+    text = _arguments.rules_text(rules)
+    where = Where(run, socket, framework, job, attempt, rank, world, step, epoch, text, timeout, plan_group)
     slots = _names.collect(model)
     given = len(extensions)
     extensions = _adapters.choose(model, optimizers, slots, extensions, rewrap)
@@ -103,6 +101,8 @@ def attach(
     for extension in extensions[given:]:
         extension.register(slots)
     session = Session(_names.unwrap(model), optimizers, slots, _open(where, slots, settings), settings, extensions)
+    if rules is not None and text is not None:
+        _arguments.check_rules(session, text, rules)
     if on_change:
         session.on_change(on_change)
     if hook:
@@ -113,44 +113,6 @@ def attach(
     if hook:
         session.begin_window(step, epoch)
     return session
-
-
-def _optimizers(optimizer: Any) -> list[Any]:
-    if optimizer is None:
-        return []
-    return list(optimizer) if isinstance(optimizer, (list, tuple)) else [optimizer]
-
-
-def _number(name: str) -> int | None:
-    value = os.environ.get(name, "")
-    return int(value) if value.isdecimal() else None
-
-
-def _place(rank: int | None, world: int | None) -> tuple[int, int]:
-    """This process among those of the machine, as launchers say it."""
-    if rank is None and world is None:
-        rank, world = _number("LOCAL_RANK"), _number("LOCAL_WORLD_SIZE")
-    if rank is None or world is None:
-        return 0, 1
-    return rank, world
-
-
-def rules_text(rules: Rules | None) -> str | None:
-    """The JSON of rules as users give them; None: none, or no library to take them. Raises OSError, RulesError."""
-    if rules is None:
-        return None
-    if isinstance(rules, Mapping):
-        return json.dumps(rules)
-    if _library.load() is None:
-        return None  # nobody is there to evaluate them, nor perhaps to read them
-    path = os.fspath(rules)
-    if path.endswith((".yaml", ".yml")):
-        return json.dumps(_rules.load(path))
-    try:
-        with open(path, encoding="utf-8") as file:
-            return json.dumps(json.load(file))
-    except ValueError as error:
-        raise RulesError(f"{path} is not JSON: {error}") from error
 
 
 def _check_coverage(

@@ -19,6 +19,20 @@ Patterns = Union[str, Sequence[str]]
 _ANSWER_SECONDS = 5.0  # what freezerd may take for an answer that waits for nobody
 _LINE_MAX = 1 << 20
 
+# What a change may be given besides its patterns and `wait`: PROTOCOL.md, section 4.
+_ANY = frozenset({"reason", "dry_run", "force", "include_baseline", "yes", "by"})
+_UNTIL = _ANY | {"for", "at_step", "until_step", "until_epoch"}
+_FIELDS = {
+    "freeze": _UNTIL,
+    "unfreeze": _UNTIL,
+    "auto": _ANY,
+    "pin": _ANY | {"value"},
+    "unpin": _ANY,
+    "revert": _ANY | {"gen"},
+    "rules_load": _ANY | {"rules", "source", "allow_missing"},
+    "rules_unload": _ANY,
+}
+
 
 def _list(patterns: Patterns) -> list[str]:
     return [patterns] if isinstance(patterns, str) else list(patterns)
@@ -134,6 +148,7 @@ class Client:
             self._connection = None
 
     def close(self) -> None:
+        """Ends the connection; a further request makes another."""
         with self._lock:
             self._drop()
 
@@ -146,6 +161,7 @@ class Client:
     # --- looking ---
 
     def ping(self) -> dict:
+        """Which freezerd answers: its version, pid and socket."""
         return self.request("ping")
 
     def runs(self) -> list[dict]:
@@ -156,15 +172,22 @@ class Client:
         """Everything about one run at a glance."""
         return self.request("status", run=self.run)["status"]
 
-    def list(self, patterns: Patterns = (), **fields: Any) -> list[dict]:
-        """The parameters, or those selected. Fields: state, why, at."""
-        return self.request("list", run=self.run, patterns=_list(patterns) or None, **fields).get("params", [])
+    def list(
+        self, patterns: Patterns = (), *, state: str | None = None, why: str | None = None, at: int | None = None
+    ) -> list[dict]:
+        """
+        The parameters, or those selected: only what is in a `state` (frozen, training or pending), or so because of
+        `why` (baseline, rule, override or pin); as they will be `at` a step.
+        """
+        fields = {"patterns": _list(patterns) or None, "state": state, "why": why, "at": at}
+        return self.request("list", run=self.run, **fields).get("params", [])
 
     def is_frozen(self, patterns: Patterns) -> bool:
         """Whether all that the patterns select is frozen on every rank."""
         return self.request("is_frozen", run=self.run, patterns=_list(patterns))["all"]
 
     def explain(self, name: str) -> dict:
+        """Every layer that has a say about a parameter, which decides, and what comes next."""
         return self.request("explain", run=self.run, param=name)
 
     def history(self, limit: int | None = None) -> list[dict]:
@@ -172,15 +195,20 @@ class Client:
         return self.request("history", run=self.run, limit=limit).get("history", [])
 
     def rules_show(self) -> dict:
+        """The rules in force: what each selects, from when until when, and whether another hides it."""
         return self.request("rules_show", run=self.run)
 
-    def rules_check(self, rules: dict, **fields: Any) -> dict:
+    def rules_check(self, rules: dict, *, allow_missing: bool = False) -> dict:
         """What rules would match. Raises RulesError with all mistakes."""
-        return self.request("rules_check", run=self.run, rules=rules, **fields)
+        return self.request("rules_check", run=self.run, rules=rules, allow_missing=allow_missing)
 
     # --- changing ---
 
     def _change(self, op: str, wait: float, fields: dict) -> dict:
+        own = {"patterns"} if op in ("freeze", "unfreeze", "auto", "pin", "unpin") else set()
+        unknown = sorted(fields.keys() - _FIELDS[op] - own)  # freezerd, which may be older, would pass over it
+        if unknown:
+            raise TypeError(f"{op}() takes no {unknown[0]!r}, only {', '.join(sorted(_FIELDS[op] - {'by', 'for'}))}")
         fields = {"yes": True, "by": self._by, **fields}
         return self.request(op, wait=wait, run=self.run, wait_ms=round(wait * 1000), **fields)
 
@@ -205,6 +233,7 @@ class Client:
         return self._change("pin", wait, {"patterns": _list(patterns), "value": value, **fields})
 
     def unpin(self, patterns: Patterns, *, wait: float = 30, **fields: Any) -> dict:
+        """Takes pins back."""
         return self._change("unpin", wait, {"patterns": _list(patterns), **fields})
 
     def revert(self, gen: int | None = None, *, wait: float = 30, **fields: Any) -> dict:
@@ -212,23 +241,32 @@ class Client:
         return self._change("revert", wait, {"gen": gen, **fields})
 
     def rules_load(self, rules: dict, *, source: str = "pyfreezer", wait: float = 30, **fields: Any) -> dict:
+        """Rules in place of those before; `source` says where from. Fields besides: allow_missing."""
         return self._change("rules_load", wait, {"rules": rules, "source": source, **fields})
 
     def rules_unload(self, *, wait: float = 30, **fields: Any) -> dict:
+        """Takes the rules away; what was decided by freeze() and the like stays."""
         return self._change("rules_unload", wait, fields)
 
     # --- waiting ---
 
-    def wait(self, condition: str, *, wait: float | None = None, **fields: Any) -> dict:
+    def wait(
+        self,
+        condition: str,
+        *,
+        wait: float | None = None,
+        gen: int | None = None,
+        pattern: str | None = None,
+        step: int | None = None,
+    ) -> dict:
         """
-        Waits for attached, applied, frozen, training, step, idle, detached or in-sync; without a limit if `wait` is
-        None. The answer's `met` says whether it came about. Fields: gen, pattern, step.
+        Waits for attached, applied (`gen`, or the newest), frozen or training (what `pattern` selects), step (`step`),
+        idle, detached or in-sync; without a limit if `wait` is None. The answer's `met` says whether it came about.
         """
         limit = None if wait is None else round(wait * 1000)
         forever = 10.0**9
-        return self.request(
-            "wait", wait=forever if wait is None else wait, run=self.run, **{"for": condition}, wait_ms=limit, **fields
-        )
+        fields = {"for": condition, "gen": gen, "pattern": pattern, "step": step, "wait_ms": limit}
+        return self.request("wait", wait=forever if wait is None else wait, run=self.run, **fields)
 
     def events(self, timeout: float | None = None) -> Iterator[dict]:
         """What happens from now on, one event after another; ends when nothing came for `timeout` seconds."""

@@ -126,7 +126,9 @@ class Handle:
 
     def _error(self, code: int) -> FreezerError:
         """What libfreezer said before it gave up is more than its number says."""
-        sentence = self._said[-1] if self._said else self._library.strerror(code)
+        sentence = self._said[-1] if self._said else self.strerror(code)
+        if code == -errno.EINVAL and not self._said:  # numbers were looked at before
+            sentence = "run, job and framework must have 1 to some hundred characters, none of them a control character"
         if code in (-errno.ENOTCONN, -errno.ECONNREFUSED, -errno.ETIMEDOUT):
             return NotConnected(sentence, code=errno.errorcode[-code])
         if code == -errno.EPROTOTYPE:
@@ -177,6 +179,8 @@ class Handle:
         return self._library.rewind(self.pointer, step, epoch)
 
     def strerror(self, code: int) -> str:
+        if code == -errno.EINVAL:
+            return "a step or epoch is out of range, or went back without rewind()"
         return self._library.strerror(code)
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import _lightning_common as common
 from . import _windows
-from ._attach import Rules
+from ._arguments import Rules
 from ._errors import FreezerError, NotConnected, Refused
 from ._extension import Extension
 from ._thaw import thawed

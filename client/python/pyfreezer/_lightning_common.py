@@ -14,7 +14,8 @@ import tempfile
 from typing import TYPE_CHECKING, Any, Callable
 
 from . import _library, _log, _names
-from ._attach import Rules, attach, rules_text
+from ._arguments import Rules, rules_text
+from ._attach import attach
 from ._errors import FreezerError, RulesError
 from ._handle import Handle, Where
 from ._private import PrivateDaemon, serving

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import logging
 import weakref
@@ -116,7 +117,10 @@ class Session:
         """Reports a value that rules may ask for. One that is not finite is no value."""
         code = self._handle.metric(name, float(value))
         if code < 0:
-            warn_once(f"metric '{name}' is not reported: {self._handle.strerror(code)}")
+            why = (
+                "its name is empty, too long or not printable" if code == -errno.EINVAL else self._handle.strerror(code)
+            )
+            warn_once(f"metric '{name}' is not reported: {why}")
 
     def _at_result(self, result: int) -> Change | None:
         """Behind freezer_batch_begin(): `result` is what it returned."""
