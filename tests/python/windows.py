@@ -311,6 +311,21 @@ def test_enforced_by_steps(scene):
         fz.equal([c.step for c in changes], [256, 512], f"steps at which it was enforced, hook={hook}, from {first}")
 
 
+@fz.test("when the session has ended, a hook that is called all the same no longer reaches libfreezer's handle")
+def test_ended(scene):
+    scene.daemon()
+    loop = Loop()
+    session = pyfreezer.attach(loop.model, loop.optimizer, socket=scene.socket, log="quiet")
+    hooks = list(loop.optimizer._optimizer_step_post_hooks.values())
+    loop.run(3)
+    ahead = session._handle.steps(10)
+    session.detach()
+    fz.equal(list(ahead), [], "what the library returns at further steps")
+    for hook in hooks:
+        hook(loop.optimizer, (), {})
+    fz.equal(session.begin_window(), None, "a window that begins")
+
+
 @fz.test("a flag that somebody else sets: ignored until Freezer writes it")
 def test_ignore(scene):
     flags, drift, text = conflict(scene, "ignore")

@@ -8,8 +8,8 @@ import errno
 import logging
 import os
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Callable
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Callable
 
 from . import _library
 from ._errors import FreezerError, LayoutError, NotConnected, RulesError
@@ -80,13 +80,14 @@ class Handle:
         if where.group:
             self._broadcast_function = _library.BROADCAST_FUNCTION(self._guarded(where.group.begin))
             self._wait_function = _library.WAIT_FUNCTION(self._guarded(where.group.wait))
-        self.pointer = ctypes.c_void_p()
-        """What the library's functions take; after close() it is NULL, which they know."""
+        self._pointer = ctypes.c_void_p()  # after close() it is NULL, which the library's functions know
         options = self._options(where)
         params = (_library.Param * self._count)(*map(_param, slots))
-        code = library.open(ctypes.byref(self.pointer), ctypes.byref(options), params, self._count)
+        code = library.open(ctypes.byref(self._pointer), ctypes.byref(options), params, self._count)
         if code < 0:
             raise self._error(code)
+        self._argument = ctypes.c_void_p.from_param(self._pointer.value)  # what a call makes of it, made once
+        self._ahead: list[Any] = []
 
     def _logged(self, log: Callable[[int, str], None]):
         def function(_user, level, message):
@@ -137,46 +138,53 @@ class Handle:
             return RulesError(sentence)
         return FreezerError(sentence, code=errno.errorcode.get(-code, str(code)))
 
-    @property
-    def batch_next(self) -> Callable[[ctypes.c_void_p], int]:
-        """freezer_batch_next() itself, for the path that is taken at each step. Give it `pointer`."""
-        return self._library.batch_next
+    def batch_next(self) -> int:
+        """As begin(), at the step after the last."""
+        return self._library.batch_next(self._pointer)
+
+    def steps(self, count: int) -> Iterator[int]:
+        """
+        The next `count` steps: each item is what batch_next() returns, called when the item is asked for. This is for
+        the path that is taken at each step, and costs little more than the call. There are none after close().
+        """
+        self._ahead = [self._argument] * count
+        return map(self._library.batch_next, self._ahead)
 
     def begin(self, step: int, epoch: int) -> int:
         """1: there are changes; 0: none; negative: an errno value, the flags stay."""
-        return self._library.batch_begin(self.pointer, step, epoch)
+        return self._library.batch_begin(self._pointer, step, epoch)
 
     def changes(self) -> tuple[list[int], bytes]:
         """What is to be written since begin() returned 1: ascending indices, and requires_grad of each."""
         indices: list[int] = []
         flags = b""
         while True:
-            n = self._library.next_changes(self.pointer, self._indices, self._flags, _CHUNK)
+            n = self._library.next_changes(self._pointer, self._indices, self._flags, _CHUNK)
             indices += memoryview(self._indices).cast("B").cast("N")[:n].tolist()  # a slice of it takes twice as long
             flags += bytes(self._flags)[:n]
             if n < _CHUNK:
                 return indices, flags
 
     def requires_grad(self, index: int) -> bool:
-        return self._library.requires_grad(self.pointer, index)
+        return self._library.requires_grad(self._pointer, index)
 
     def first_trainable(self) -> int:
-        return self._library.first_trainable(self.pointer)
+        return self._library.first_trainable(self._pointer)
 
     @property
     def generation(self) -> int:
-        return self._library.generation(self.pointer)
+        return self._library.generation(self._pointer)
 
     def info(self) -> _library.Info:
         info = _library.Info()
-        self._library.info(self.pointer, ctypes.byref(info))
+        self._library.info(self._pointer, ctypes.byref(info))
         return info
 
     def metric(self, name: str, value: float) -> int:
-        return self._library.metric(self.pointer, name.encode(), value)
+        return self._library.metric(self._pointer, name.encode(), value)
 
     def rewind(self, step: int, epoch: int) -> int:
-        return self._library.rewind(self.pointer, step, epoch)
+        return self._library.rewind(self._pointer, step, epoch)
 
     def strerror(self, code: int) -> str:
         if code == -errno.EINVAL:
@@ -184,15 +192,15 @@ class Handle:
         return self._library.strerror(code)
 
     def close(self) -> None:
-        pointer = ctypes.c_void_p(self.pointer.value)
-        self.pointer.value = None
+        pointer = ctypes.c_void_p(self._pointer.value)
+        self._pointer.value = None
+        self._ahead.clear()
         self._library.close(pointer)
 
 
 class NoHandle:
     """Stands where there is no library: the flags stay as they are, and every call is taken and means nothing."""
 
-    pointer = None
     generation = 0
 
     def __init__(self, where: Where, slots: Sequence[Slot]) -> None:
@@ -201,8 +209,11 @@ class NoHandle:
         self._begun = False
         self.rewind(where.step, where.epoch)
 
-    def batch_next(self, _pointer: None) -> int:
+    def batch_next(self) -> int:
         return self.begin(self._info.step + self._begun, self._info.epoch)
+
+    def steps(self, count: int) -> Iterator[int]:
+        return (self.batch_next() for _ in range(count))
 
     def begin(self, step: int, epoch: int) -> int:
         self._info.step, self._info.epoch, self._begun = step, epoch, True

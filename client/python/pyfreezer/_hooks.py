@@ -8,7 +8,7 @@ time, while another did, is not waited for until it steps again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Callable
 
 from ._errors import FreezerError
@@ -51,25 +51,30 @@ def install(session: Session, optimizers: Sequence[Any]) -> Callable[[], None]:
 
 
 def _one(session: Session) -> Callable[..., None]:
-    batch_next, pointer, at_result = session._handle.batch_next, session._handle.pointer, session._at_result
-
-    def to_go() -> int:
-        return LOOK_EVERY - session.position[0] % LOOK_EVERY
-
-    left = to_go()
+    handle = session._handle
+    steps: Iterator[int]
 
     def hook(_optimizer: Any, _args: Any, _keywords: Any) -> None:
-        nonlocal left
-        result = batch_next(pointer)
-        left -= 1
-        if result or not left:
-            left = to_go()
-            at_result(result)
+        for result in steps:
+            if result:
+                go_on(result)
+            return
+        go_on(handle.batch_next())
+
+    def look_ahead() -> None:
+        """To where the hook must go on in any case: the step before the one at which all flags are looked at."""
+        nonlocal steps
+        steps = handle.steps(LOOK_EVERY - session.position[0] % LOOK_EVERY - 1)
+
+    def go_on(result: int) -> None:
+        look_ahead()
+        session._at_result(result)
 
     def attend() -> None:
-        nonlocal left
-        left = 1
+        nonlocal steps
+        steps = iter(())
 
+    look_ahead()
     session._attend = attend
     return hook
 

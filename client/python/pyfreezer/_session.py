@@ -81,7 +81,7 @@ class Session:
         of Freezer. May be called several times at a step.
         """
         if step is None and epoch is None:
-            return self._at_result(self._handle.batch_next(self._handle.pointer))
+            return self._at_result(self._handle.batch_next())
         info = self._handle.info()
         return self._at_result(
             self._handle.begin(info.step + 1 if step is None else step, info.epoch if epoch is None else epoch)

@@ -69,4 +69,4 @@ class Tensors:
             self._seen = list(self._now())
 
     def _now(self) -> Iterator[Any]:
-        return chain.from_iterable([parameters.values() for parameters in self._owners])
+        return chain.from_iterable(map(operator.methodcaller("values"), self._owners))
