@@ -127,6 +127,27 @@ def test_session(scene):
     error_of(pyfreezer.NotConnected, lambda: pyfreezer.Client(NOWHERE).runs(), "no freezerd", NOWHERE)
 
 
+@fz.test("a client outlives freezerd, and does not wait for ever for one that stands still")
+def test_client(scene):
+    daemon = scene.daemon()
+    loop = Loop()
+    seconds, pyfreezer._client._ANSWER_SECONDS = pyfreezer._client._ANSWER_SECONDS, 0.3
+    try:
+        pyfreezer.attach(loop.model, loop.optimizer, socket=scene.socket, run="it")
+        with pyfreezer.Client(scene.socket) as client:
+            pid = client.ping()["pid"]
+            daemon.stop()
+            error_of(pyfreezer.FreezerError, client.ping, "did not answer within 0.3 s")
+            daemon.cont()
+            pyfreezer._client._ANSWER_SECONDS = seconds
+            fz.equal([run["name"] for run in client.runs()], ["it"], "runs, when it goes on")
+            daemon.terminate()
+            scene.daemon()
+            fz.check(client.ping()["pid"] != pid, "another one answers")
+    finally:
+        pyfreezer._client._ANSWER_SECONDS = seconds
+
+
 @fz.test("what training reports wrongly is a warning: it goes on")
 def test_training(scene):
     scene.daemon()

@@ -219,6 +219,7 @@ def test_apart(scene):
     fz.equal([s for s in steps[1] if steps[0][s] != steps[1][s]], [], "steps at which the flags differ")
     fz.equal([bool(steps[0][s]) for s in (frozen_at - 1, frozen_at)], [False, True], "frozen at the step that was told")
     fz.equal(len(ranks.notes(0)[-1]["frozen"]), 8, "what stays frozen")
+    fz.equal(["froze layers.0" in r.errors() for r in ranks.ranks], [True, False], "ranks that tell people")
     with open(ranks.stop_file, "w", encoding="utf-8"):
         pass
     fz.equal(ranks.ranks[0].wait(60), 0, "exit status of the other")
@@ -269,14 +270,46 @@ def test_static_graph(scene):
         fz.check("static_graph" in notes[0]["said"], "the sentence", notes[0])
 
 
+def train_part(rank):
+    """DDP is around a part of the model."""
+    rank.init()
+    torch.manual_seed(1)
+    model = torch.nn.Sequential(DistributedDataParallel(Model(1)), torch.nn.Linear(1, 1))
+    rules = {"version": 1, "rules": [{"freeze": ["0"], "from": {"step": 2}, "until": {"step": 4}}]}
+    optimizer = OPTIMIZERS["adamw"](model.parameters())
+    session = pyfreezer.attach(model, optimizer, run="ddp", rules=rules)
+    data = batches(rank.rank)
+    for step in range(6):
+        batch, target = next(data)
+        (model(batch) - target).square().mean().backward()
+        refusal = session.refusal
+        optimizer.step()
+        optimizer.zero_grad()
+        rank.note_step(step, model[0], refusal=refusal)
+
+
+@fz.test("a flip after which nothing within a wrapper would train is refused")
+def test_part(scene):
+    scene.daemon()
+    steps = Ranks(scene, 2, train_part).join()
+    check_equal(steps, 2)
+    refused = [step for step, notes in steps.items() if all(note["refusal"] for note in notes)]
+    fz.equal(refused, [2, 3], "steps at which it is refused")
+    fz.check("nothing within the wrapper" in steps[2][0]["refusal"], "why", steps[2][0]["refusal"])
+    fz.equal({len(note["frozen"]) for notes in steps.values() for note in notes}, {0}, "what is frozen")
+
+
 def train_unknown(rank, rewrap=False, **options):
     """As with a torch whose wrapper lacks the private parts."""
     rank.init()
     pyfreezer._reducer._NEEDED += ("_of_another_torch",)
     wrapped, optimizer = build(**options)
 
+    kept = []
+
     def again(model):
         nonlocal wrapped
+        kept.append(wrapped)  # one that somebody still holds must not go on reducing
         wrapped = DistributedDataParallel(model, **options)
         return wrapped
 

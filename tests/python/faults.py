@@ -4,6 +4,7 @@
 import torchenv  # noqa: F401 - first: goes on where torch is
 
 import io
+import logging
 import os
 import subprocess
 import sys
@@ -239,6 +240,50 @@ def test_restored(scene):
         fz.equal(session.frozen, [], "frozen by freezerd's plan")
 
 
+@fz.test("a loaded state keeps the moments that came with it, also with optimizer_state='reset'")
+def test_loaded_moments(scene):
+    scene.daemon()
+    words = {"socket": scene.socket, "optimizer_state": "reset", "log": "quiet", "rules": {
+        "version": 1, "rules": [{"freeze": ["embed"], "until": {"step": 5}}]}}  # fmt: skip
+    loop = Loop()
+    with pyfreezer.attach(loop.model, loop.optimizer, run="first", **words) as session:
+        loop.run(9)
+        kept = io.BytesIO()
+        torch.save((loop.model.state_dict(), loop.optimizer.state_dict(), loop.data.get_state()), kept)
+        state = session.state_dict()
+        loop.run(14)
+    again = Loop(seed=5)
+    kept.seek(0)
+    model, optimizer, data = torch.load(kept, weights_only=True)
+    with pyfreezer.attach(again.model, again.optimizer, run="again", **words) as session:
+        fz.check(session.is_frozen("embed"), "frozen at step 0")
+        again.model.load_state_dict(model)
+        again.optimizer.load_state_dict(optimizer)
+        again.data.set_state(data)
+        again.steps = 9
+        session.load_state_dict(state)
+        fz.check(not session.is_frozen("embed"), "unfrozen by what was loaded")
+        again.run(14)
+    fz.equal(differing(weights(again.model), weights(loop.model)), [], "differences from the run that went through")
+
+
+@fz.test("where freezerd says other than a checkpoint, that is said, and freezerd's word holds")
+def test_differs(scene):
+    scene.daemon()
+    loop = Loop()
+    said = []
+    log = logging.Logger("differs")
+    log.addFilter(lambda record: said.append(record.getMessage()) or False)
+    with pyfreezer.attach(loop.model, loop.optimizer, socket=scene.socket, rules=RULES, log=log) as session:
+        session.load_state_dict(
+            {**session.state_dict(), "step": 12, "frozen": ["embed.weight", "embed.bias", "head.bias"]}
+        )
+        fz.check(session.is_frozen("layers.0") and not session.is_frozen("head"), "frozen by the rules", session.frozen)
+    (line,) = [line for line in said if "differ from the checkpoint" in line]
+    fz.check("step 12" in line and "head.bias" in line and "layers.0.norm.weight" in line, "what differs", line)
+    fz.check("embed.weight" not in line, "what does not", line)
+
+
 @fz.test("a state of another model, or of a later version, is an error")
 def test_wrong_state(_scene):
     loop = Loop()
@@ -253,6 +298,23 @@ def test_wrong_state(_scene):
                 raise fz.Failure(f"no error about {word}")
             except pyfreezer.FreezerError as error:
                 fz.check(word in str(error), "the error says what is wrong", str(error))
+
+
+@fz.test("attach() waits for other ranks as long as it was told, and says so")
+def test_timeout(scene):
+    scene.daemon()
+    loop = Loop()
+    said = []
+    log = logging.Logger("timeout")
+    log.addFilter(lambda record: said.append(record.getMessage()) or False)
+    for timeout in (0, 0.05):
+        with pyfreezer.attach(
+            loop.model, loop.optimizer, socket=scene.socket, rank=0, world=2, timeout=timeout, log=log
+        ) as session:
+            loop.step()
+            fz.equal(session.generation, 0, "the plan")
+    fz.equal([line for line in said if "no plan" in line],
+             ["no plan after 50 ms: training begins with the flags as they are"], "what is said")  # fmt: skip
 
 
 @fz.test("going back in time: rewind() gives the mask of that step")

@@ -81,7 +81,7 @@ def test_death(scene):
     before = ranks.notes(0)[-1]["step"]
     fz.wait_until(lambda: ranks.notes(0)[-1]["step"] > before + 50, "the survivor trains on", 30)
     fz.equal(len(ranks.notes(0)[-1]["frozen"]), 4, "what the survivor has frozen")
-    fz.check("the flags stay as they are" in survivor.errors(), "it says so", survivor.errors())
+    fz.equal(survivor.errors().count("not all ranks come to a step any more"), 1, f"said: {survivor.errors()}\n")
     survivor.kill()
 
 
@@ -101,6 +101,27 @@ def test_stopped(scene):
     fz.equal([ranks.notes(rank)[-1]["frozen"] for rank in range(3)], [[]] * 3, "what they have frozen")
     for rank in ranks.ranks:
         rank.kill()
+
+
+def train_without(rank):
+    rank.init()
+    loop = Loop()
+    with pyfreezer.attach(loop.model, loop.optimizer, run="without") as session:
+        loop.run(5)
+        rank.note(step=session.position[0], frozen=session.frozen, hash="", connected=session.connected)
+
+
+@fz.test("a rank without libfreezer: none is controlled, nobody waits, and it is said", limit=120)
+def test_without(scene):
+    scene.daemon()
+
+    def environment(rank):
+        return {**alone(rank), **({"FREEZER_LIBRARY": scene.path("none.so")} if rank == 1 else {})}
+
+    ranks = Ranks(scene, 2, train_without, environment=environment)
+    fz.equal([note["connected"] for note in ranks.join()[5]], [False, False], "who is attached")
+    fz.check("not all ranks have libfreezer" in ranks.ranks[0].errors(), "what the one says", ranks.ranks[0].errors())
+    fz.check("there is no libfreezer" in ranks.ranks[1].errors(), "what the other says", ranks.ranks[1].errors())
 
 
 def attach_other_layout(rank):

@@ -94,6 +94,17 @@ def test_lazy(_scene):
         fz.check("'0.weight'" in str(error), "the error names it", str(error))
 
 
+@fz.test("a module's name stands for what is below it, and for no other that begins like it")
+def test_below(_scene):
+    model = Model(11)
+    for parameter in model.layers[1].parameters():
+        parameter.requires_grad = False
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pyfreezer.attach(model, optimizer, socket="/nonexistent", log="quiet") as session:
+        fz.check(session.is_frozen("layers.1") and not session.is_frozen("layers.10"), "layers.1, not layers.10")
+        fz.check(not session.is_frozen("layers") and session.is_frozen("layers.1.norm.bias"), "above and below")
+
+
 @fz.test("tied parameters are one, with an alias")
 def test_tied(_scene):
     model = Tied()
@@ -139,6 +150,41 @@ def test_pinned(scene):
         fz.equal(result.status, 6, f"exit status of thawing it: {result!r}")
         fz.check("NOT_FLOATING_POINT" in result.err, "the code is shown", result.err)
         fz.check("table (NOT_FLOATING_POINT)" in session.summary(), "summary", session.summary())
+
+
+@fz.test("inference tensors and tensors that are no leaves have codes of their own")
+def test_refusals(_scene):
+    model = Model()
+    with torch.inference_mode():
+        model.made = nn.Parameter(torch.zeros(2), requires_grad=False)
+    model.register_parameter("scaled", None)
+    model._parameters["scaled"] = model.embed.weight * 2
+    codes = {slot.name: slot.may_train for slot in _names.collect(model) if not slot.controllable}
+    fz.equal(codes, {"made": "INFERENCE", "scaled": "NOT_LEAF"}, "codes")
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.is_leaf], lr=0.1)
+    with pyfreezer.attach(model, optimizer, socket="/nonexistent", log="quiet") as session:
+        fz.check("made (INFERENCE), scaled (NOT_LEAF)" in session.summary(), "summary", session.summary())
+
+
+@fz.test("a parameter that is replaced while it trains is the one that is flipped from then on")
+def test_replaced(scene):
+    scene.daemon()
+    rules = {"version": 1, "rules": [{"freeze": ["head"], "from": {"step": 4}}]}
+    for everything in (False, True):
+        loop = Loop()
+        if everything:
+            rules["rules"][0].update({"freeze": ["**"], "except": ["layers.3"]})
+        with pyfreezer.attach(
+            loop.model, loop.optimizer, socket=scene.socket, run=f"replaced{everything}", rules=rules, log="quiet"
+        ) as session:
+            loop.run(2)
+            old, new = loop.model.head.weight, nn.Parameter(loop.model.head.weight.detach().clone())
+            loop.model.head.weight = new
+            group = loop.optimizer.param_groups[0]["params"]
+            group[next(i for i, p in enumerate(group) if p is old)] = new
+            loop.run(6)
+            fz.check(not new.requires_grad and old.requires_grad and new.grad is None, "the new one is frozen")
+            fz.check(session.is_frozen("head"), "is_frozen()")
 
 
 @fz.test("what is in no optimizer is named, pinned, and on request an error")
@@ -239,7 +285,12 @@ def test_baseline(scene):
     with pyfreezer.attach(loop.model, loop.optimizer, socket=scene.socket, run="two") as session:
         fz.check(not session.is_frozen("embed") and session.is_frozen("head.bias"), "the second run starts from it")
         session.detach(restore=True)
-    fz.equal([n for n, p in loop.model.named_parameters() if not p.requires_grad], ["head.bias"], "frozen at the end")
+    for run in ("two", "three"):
+        frozen = [n for n, p in loop.model.named_parameters() if not p.requires_grad]
+        fz.equal(frozen, ["head.bias"], f"frozen after run {run}, with restore=True")
+        with pyfreezer.attach(loop.model, loop.optimizer, socket=scene.socket, run=run, rules=rules) as session:
+            fz.check(session.is_frozen("embed"), "the rules hold again")
+            session.detach(restore=True)
 
 
 @fz.test("the run is called after the script")

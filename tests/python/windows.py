@@ -374,6 +374,51 @@ def test_norm_eval(scene):
     fz.equal(norm(scene, "eval"), moved, "moved")
 
 
+@fz.test("norm='eval': modes are as before when the session ends, and what the script stopped stays so")
+def test_norm_restored(scene):
+    scene.daemon()
+    for stopped, until in ((False, None), (True, None), (True, 4)):
+        model = Normed()
+        model.norm.training = not stopped
+        loop = Loop(model=model)
+        with pyfreezer.attach(
+            model, loop.optimizer, socket=scene.socket, norm="eval", rules=rules(freeze("norm", 2, until)), log="quiet"
+        ):
+            loop.run(6)
+            fz.equal(model.norm.training, False if until is None else not stopped, "the mode while it is frozen")
+        fz.equal(model.norm.training, not stopped, f"the mode in the end, stopped by the script: {stopped}")
+        fz.equal(len(model.norm._forward_pre_hooks), 0, "hooks that are left")
+
+
+@fz.test("metrics reach freezerd; one that is not finite is no value")
+def test_metrics(scene):
+    scene.daemon()
+    loop = Loop()
+    with pyfreezer.attach(loop.model, loop.optimizer, hook=False, socket=scene.socket) as session:
+        session.step(metrics={"loss": 0.5, "bad": float("nan")})
+        session.metric("accuracy", torch.tensor(0.25))
+        want = {"loss": 0.5, "bad": None, "accuracy": 0.25}
+
+        def arrived():
+            session.step()
+            return session.client.status()["metrics"] == want
+
+        fz.wait_until(arrived, "all of them")
+
+
+@fz.test("a flip of more parameters than are fetched with one call")
+def test_many(scene):
+    scene.daemon()
+    model = nn.Module()
+    model.many = nn.ParameterList(nn.Parameter(torch.zeros(1)) for _ in range(9000))
+    model.rest = nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pyfreezer.attach(
+        model, optimizer, hook=False, socket=scene.socket, rules=rules(freeze("many", 1, 2)), log="quiet"
+    ) as session:
+        fz.equal([len(session.frozen) for _ in range(3) if session.step() or True], [0, 9000, 0], "frozen by step")
+
+
 def first_step(scene, optimizer, policy):
     """The run by hand and the session's, with `policy` for the state of what is unfrozen."""
     loop = Loop(optimizer)
