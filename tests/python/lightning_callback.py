@@ -3,18 +3,19 @@
 
 import torchenv  # noqa: F401 - first: goes on where torch is
 
+import contextlib
 import copy
 import os
 import re
 
 import fz
-from lightning_help import WIDTH, Bare, Recorder, at_batches, batches, trainer
+from lightning_help import Bare, Gan, at_batches, batches, trainer
 import lightning.pytorch as pl
 from lightning.pytorch.loggers.logger import DummyLogger
 import torch
 from torch import nn
 
-from pyfreezer.lightning import FreezerCallback
+from pyfreezer.lightning import Freezer, FreezerCallback
 from training import differing, weights
 
 os.environ.pop("FREEZER_SOCKET", None)
@@ -135,39 +136,6 @@ def test_late(_scene):
     fz.equal([at_batches(model)[step][-2:] for step in (3, 4)], ["01", "11"], "flags of the late layer")
 
 
-class Gan(Recorder, pl.LightningModule):
-    """Two optimizers, stepped by hand in every so manieth batch, with toggled parameters."""
-
-    def __init__(self, every=1):
-        super().__init__()
-        torch.manual_seed(5)
-        self.automatic_optimization = False
-        self.every, self.batches = every, 0
-        self.g = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.Tanh(), nn.Linear(WIDTH, WIDTH))
-        self.d = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.Tanh(), nn.Linear(WIDTH, 1))
-
-    def training_step(self, batch, _index):
-        self.note("train")
-        index, self.batches = self.batches, self.batches + 1
-        for optimizer, loss in zip(self.optimizers(), (self.g_loss, self.d_loss)):
-            self.toggle_optimizer(optimizer)
-            if index % self.every == 0:
-                optimizer.zero_grad()
-            self.manual_backward(loss(batch))
-            if index % self.every == self.every - 1:
-                optimizer.step()
-            self.untoggle_optimizer(optimizer)
-
-    def g_loss(self, batch):
-        return (self.d(self.g(batch)) - 1).square().mean()
-
-    def d_loss(self, batch):
-        return (self.d(self.g(batch).detach()) ** 2 + (self.d(batch) - 1) ** 2).mean()
-
-    def configure_optimizers(self):
-        return [torch.optim.AdamW(part.parameters(), lr=0.01) for part in (self.g, self.d)]
-
-
 def gan_masks(model):
     """Flags by batch."""
     return [flags for *_, flags in model.seen]
@@ -236,6 +204,23 @@ def test_resume(scene):
         second = Bare(frozen=["head"])
         fit(second, [FreezerCallback(document, optimizer_state=state)], ckpt_path=path, **options)
         fz.equal(second.seen, whole.seen[stop + 1 :], f"every batch behind the checkpoint, which had {frozen_then}")
+        fz.equal(differing(weights(second), weights(whole)), [], "weights")
+
+
+@fz.test("a resumed GAN, whose global_step counts the steps of both optimizers, goes on at its step")
+def test_resume_gan(scene):
+    for make in (
+        lambda: FreezerCallback(rules(rule("g.0", 2, 5))),
+        lambda: Freezer(name_starts_with="g.0", until_step=5, profile="owned"),
+    ):
+        path = scene.path("gan.ckpt")
+        whole, first, second = (Gan(critics=2) for _ in range(3))
+        fit(whole, [make()], max_epochs=2, same=True)
+        save = At(2, lambda made, path=path: (made.save_checkpoint(path), interrupt(made)))
+        with contextlib.suppress(Interrupted):
+            fit(first, [make(), save], same=True)
+        fit(second, [make()], ckpt_path=path, max_epochs=2, same=True)
+        fz.equal(gan_masks(second), gan_masks(whole)[3:], "flags by batch behind the checkpoint")
         fz.equal(differing(weights(second), weights(whole)), [], "weights")
 
 

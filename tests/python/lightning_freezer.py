@@ -194,6 +194,18 @@ def test_stages(_scene):
     )
     fz.equal(seen[0], ("validation", 0, 0, "01111"), "the first batch")
     fz.equal([flags for kind, _, _, flags in seen if kind == "test"], ["11111"] * 2, "in test")
+    for stage in ("validate", "test", "predict"):
+        seen = compare(lambda cls: [cls("l1.w")], L, [(stage, {})])
+        fz.equal([flags for *_, flags in seen], ["01111"] * 2, stage)
+
+
+@fz.test("another Freezer takes a model over with the flags that it has")
+def test_taken_over(_scene):
+    for make in (Freezer, Oracle):
+        model = Flat(L)
+        fit(model, [make("l1.w")], max_steps=2)
+        fit(model, [make("l2.w", until_step=0)], max_steps=2)
+        fz.equal([flags for *_, flags in model.seen], ["01111"] * 4, make.__name__)
 
 
 @fz.test("several Freezers, in both orders, and two that are equal")
@@ -247,7 +259,7 @@ def test_meddler(_scene):
 def test_oddities(_scene):
     for arguments in (
         {"names": {"l1.w"}},
-        {"names": ["l1.w", 3], "until_step": True},
+        {"names": ["l1.w", 3, "l1.b\n", "\udcff", *["l2.b"] * 5000], "until_step": True},
         {"names": "l1.w", "until_step": 2.5},
         {"names": "l1.w", "until_step": -3},
         {"names": "l1.w", "until_step": float("inf")},
@@ -268,6 +280,15 @@ def test_oddities(_scene):
             raise fz.Failure(f"no error for {arguments}")
         except TypeError:
             pass
+
+
+@fz.test("rules that freezerd does not take are an error, for then nothing would be frozen")
+def test_refused(_scene):
+    try:
+        fit(Flat(L), [Freezer([f"l{number}.w" for number in range(5000)])], max_steps=1)
+        raise fz.Failure("no error")
+    except pyfreezer.RulesError as error:
+        fz.check("more than 4096 patterns" in str(error), "the reason", str(error))
 
 
 NAMES = ["l1.w", "l1.b", "l10.w", "l10.b", "l2.w", "l.é", "l2.inner.w", "head"]
@@ -334,7 +355,7 @@ def test_with_daemon(scene):
                 self.answer = scene.ctl_json("freeze", "l2.w", "--no-wait", "--yes")
 
     ctl, model = Ctl(), Flat(L)
-    fit(model, [Freezer(names="l1.w", until_step=8, socket=scene.socket, run="drop-in"), ctl])
+    fit(model, [Freezer("l1.w", until_step=8, socket=scene.socket), Freezer([], until_step=0, run="drop-in"), ctl])
     fz.equal(ctl.answer["run"], "drop-in", "the run")
     masks = at_batches(model)
     fz.equal([masks[step][0] for step in range(12)], ["0"] * 8 + ["1"] * 4, "l1.w")
@@ -433,6 +454,10 @@ def test_owned(_scene):
     model = Flat({**L, "l1.b": False, "head.w": True})
     fit(model, freezers, 3, max_epochs=3)
     fz.equal([flags for _, _, _, flags in model.seen], ["000001"] * 3 + ["000011"] * 3 + ["101111"] * 3, "masks")
+    fz.equal([freezer.session for freezer in freezers], [None] * 2, "sessions after the fit")
+    model = Flat({**L, "l1.w2": True})
+    fit(model, [Freezer("l1.w", "l2.", "l2.b", "l2.w", profile="owned")], max_steps=1)
+    fz.equal(model.seen[0][-1], "011111", "a name is no prefix, and what is excepted is not frozen")
 
 
 @fz.test("owned: both limits, whichever comes first; a selector that matches nothing is an error")

@@ -135,6 +135,40 @@ class Bare(Recorder, pl.LightningModule):
         return torch.optim.AdamW(list(chosen), lr=0.01, weight_decay=0.1)
 
 
+class Gan(Recorder, pl.LightningModule):
+    """Two optimizers, stepped by hand each `every` batches, the second `critics` times, with toggled parameters."""
+
+    def __init__(self, every=1, critics=1):
+        super().__init__()
+        torch.manual_seed(5)
+        self.automatic_optimization = False
+        self.every, self.critics, self.batches = every, critics, 0
+        self.g = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.Tanh(), nn.Linear(WIDTH, WIDTH))
+        self.d = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.Tanh(), nn.Linear(WIDTH, 1))
+
+    def training_step(self, batch, _index):
+        self.note("train")
+        index, self.batches = self.batches, self.batches + 1
+        g, d = zip(self.optimizers(), (self.g_loss, self.d_loss))
+        for optimizer, loss in [g] + [d] * self.critics:
+            self.toggle_optimizer(optimizer)
+            if index % self.every == 0:
+                optimizer.zero_grad()
+            self.manual_backward(loss(batch))
+            if index % self.every == self.every - 1:
+                optimizer.step()
+            self.untoggle_optimizer(optimizer)
+
+    def g_loss(self, batch):
+        return (self.d(self.g(batch)) - 1).square().mean()
+
+    def d_loss(self, batch):
+        return (self.d(self.g(batch).detach()) ** 2 + (self.d(batch) - 1) ** 2).mean()
+
+    def configure_optimizers(self):
+        return [torch.optim.AdamW(part.parameters(), lr=0.01) for part in (self.g, self.d)]
+
+
 def at_batches(module, kind="train"):
     """{global_step: flags}, the last of each step."""
     return {step: flags for k, step, _, flags in module.seen if k == kind}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Union
 
@@ -21,6 +22,7 @@ PROFILES = ("lighter", "owned")
 CHECKPOINT_KEY = "pyfreezer.lightning.Freezer"
 
 _NAME_MAX = 4096  # bytes; no parameter has a longer name
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _TIME_MAX = 1 << 40
 
 
@@ -171,8 +173,15 @@ def _options(freezers: list[Freezer]) -> dict[str, Any]:
 
 
 def _selectors(values: list[Any]) -> list[str]:
-    """What can match: a name that is no text is equal to none."""
-    return [v for v in values if isinstance(v, str) and len(v.encode("utf-8", "surrogateescape")) <= _NAME_MAX]
+    """What can match, once each: what is no text, or none that a parameter can be called, is equal to no name."""
+    return list(dict.fromkeys(v for v in values if isinstance(v, str) and _can_be_a_name(v)))
+
+
+def _can_be_a_name(text: str) -> bool:
+    try:
+        return len(text.encode()) <= _NAME_MAX and not _CONTROL.search(text)
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
 
 
 def _prefixes(values: list[Any]) -> list[str]:
