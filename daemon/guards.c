@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "daemon/guards.h"
 #include "daemon/rules/explain.h"
@@ -12,23 +13,38 @@
 #include "daemon/text.h"
 #include "protocol/mask.h"
 
+/* What pyfreezer says of a parameter, and what helps against it; PROTOCOL.md leaves the words to the trainer. */
+static const struct {
+  const char *code, *hint;
+} trainer_hints[] = {
+  { "NO_OPTIMIZER", "it is in no optimizer: build that within 'with pyfreezer.thawed(model):', so that it gets all" },
+  { "LEFT_ALONE", "the script froze it, and Freezer was to leave that alone: name it in FreezerCallback(also=[...])" },
+  { "DDP_NOT_COVERED", "wrap the model with find_unused_parameters=True, or give attach() a function as 'rewrap'" },
+  { "NOT_FLOATING_POINT", "it is not of floating point and has no gradient: it can never train" },
+  { "NOT_LEAF", "it is computed from other parameters: freeze or unfreeze those" },
+  { "INFERENCE", "it was made under torch.inference_mode(): make it outside" },
+};
+
+static const char *trainer_hint(const char *code) {
+  for (size_t i = 0; i < sizeof(trainer_hints) / sizeof(trainer_hints[0]); i++)
+    if (strcmp(trainer_hints[i].code, code) == 0)
+      return trainer_hints[i].hint;
+  return "change it in the training script; no flag helps here";
+}
+
 static void refuse_pinned(fz_client *client, const fz_request *request, const fz_run *run,
                           const struct fz_change_counts *counts) {
   const struct fz_cause *cause = &counts->pinned_by;
   const struct fz_param *param = fz_params_get(run->params, counts->pinned_first);
-  const char *const freeze = param->may_freeze, *const train = param->may_train;
+  const char *const code = param->may_freeze ? param->may_freeze : param->may_train ? param->may_train : "no";
   char *hint = NULL;
   const size_t n = counts->pinned;
 
   switch (cause->pin_by) {
   case FZ_PIN_BY_TRAINER:
-    fz_client_error(client, request->id, FZ_CODE_REFUSED_TRAINER,
-                    "change it in the training script; no flag helps here",
+    fz_client_error(client, request->id, FZ_CODE_REFUSED_TRAINER, trainer_hint(code),
                     "refused: %zu parameter%s cannot change, the trainer says %s of '%.300s'", n, fz_text_plural(n),
-                    freeze  ? freeze
-                    : train ? train
-                            : "no",
-                    param->name);
+                    code, param->name);
     return;
   case FZ_PIN_BY_RULES:
     fz_client_error(client, request->id, FZ_CODE_REFUSED_PINNED, "take them out of the rules' 'pin' and load the rules",

@@ -16,6 +16,10 @@ from training import Loop, Model, differing, weights
 FREEZE = {"version": 1, "rules": [{"name": "a", "freeze": ["layers.0"], "from": {"step": 3}, "until": {"step": 6}}]}
 
 
+GUARDS = "use_recursive_dict_tags_for_guards"
+"""With these, where torch has them, a compiled graph does not see a flag that is set in place."""
+
+
 class Lines(logging.Handler):
     """What the package says."""
 
@@ -50,6 +54,8 @@ for _backend in ("eager", "aot_eager"):
     @fz.test(f"torch.compile(backend={_backend}): flips take effect, equal to the run that is not compiled", limit=300)
     def test_compiled(scene, backend=_backend):
         scene.daemon()
+        if hasattr(torch._dynamo.config, GUARDS):
+            setattr(torch._dynamo.config, GUARDS, True)
         loop, bare = compiled_loop(backend)
         session = pyfreezer.attach(loop.model, loop.optimizer, socket=scene.socket, run="compiled", rules=FREEZE)
         plain = Loop()

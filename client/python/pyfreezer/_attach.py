@@ -122,20 +122,23 @@ def _check_coverage(
     if not missing:
         return
     sentence = f"{len(missing)} of {len(slots)} parameters are in no optimizer: {_names.shorten(missing)}"
+    hint = "to control them, build the optimizer within pyfreezer.thawed(model)"
     if uncovered == "raise":
-        raise NotCovered(sentence, missing, hint="build the optimizer within pyfreezer.thawed(model)")
+        raise NotCovered(sentence, missing, hint=hint)
     if settings.first:
-        settings.logger.warning("%s; Freezer leaves them alone", sentence)
+        settings.logger.warning("%s; Freezer leaves them alone: %s", sentence, hint)
 
 
 def _open(where: Where, slots: Sequence[_names.Slot], settings: Settings) -> Handle | NoHandle:
     library = _library.load()
     if where.group and not where.group.check(slots, library is not None) and library is not None:
-        _log.warn_once("not all ranks have libfreezer, so training goes on without Freezer")
+        _log.warn_once(
+            "not all ranks have libfreezer, so training goes on without Freezer; FREEZER_LIBRARY names it there"
+        )
         return NoHandle(where, slots)
     if library is None:
         if os.environ.get("FREEZER_REQUIRE", "0") not in ("", "0"):
-            raise FreezerError("FREEZER_REQUIRE is set, and there is no libfreezer")
+            raise FreezerError("FREEZER_REQUIRE is set, and there is no libfreezer", hint="FREEZER_LIBRARY names one")
         return NoHandle(where, slots)
 
     def log(level: int, message: str) -> None:

@@ -43,7 +43,11 @@ class Compile(Extension):
 
     def before_flip(self, change: Change) -> None:
         if sys.modules["torch"].compiler.is_compiling():
-            raise Refused("a graph is being compiled", code="COMPILING", hint="begin the window outside of it")
+            raise Refused(
+                "torch.compile is at work, and would miss the flip",
+                code="COMPILING",
+                hint="call session.step() outside of what is compiled",
+            )
 
     def after_flip(self, change: Change) -> None:
         self._note_mask()

@@ -42,9 +42,10 @@ class Ddp(Extension):
         for wrapper in wrappers:
             if wrapper.static_graph:
                 raise Refused(
-                    "DistributedDataParallel(static_graph=True) wants the same parameters to train for ever",
+                    "DistributedDataParallel(static_graph=True) was promised that the same parameters train at each "
+                    "step",
                     code=STATIC_GRAPH,
-                    hint="wrap the model without static_graph, if it must be with find_unused_parameters=True",
+                    hint="wrap the model without static_graph=True, if need be with find_unused_parameters=True",
                 )
         self._coverages = [Coverage(wrapper) for wrapper in wrappers]
         self._rewrap = rewrap
@@ -66,10 +67,11 @@ class Ddp(Extension):
         thawed = {id(slot.tensor) for slot in change.unfrozen_slots}
         for coverage in self._coverages:
             training = coverage.training()
+            name = type(coverage.wrapper.module).__name__
             if training and not (training - frozen) | (coverage.controlled() & thawed):
                 raise Refused(
-                    f"nothing within the wrapper of {type(coverage.wrapper.module).__name__} would train, and DDP "
-                    "cannot wait for nothing",
+                    f"nothing within DistributedDataParallel({name}) would train, and with no gradient to exchange it "
+                    "fails",
                     code="REFUSED_EMPTY",
                     hint="leave a parameter trainable there",
                 )

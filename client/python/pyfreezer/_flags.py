@@ -140,7 +140,10 @@ class Flags:
             return
         self._theirs.update((index, bool(self.live[index])) for index in anew)
         if self._on_conflict == "warn":
-            self._warn(f"somebody else set requires_grad of {names}: Freezer leaves it so until it is set back")
+            self._warn(
+                f"somebody else set requires_grad of {names}: Freezer leaves it so until it is set back; "
+                "on_conflict='enforce' sets it again"
+            )
 
     def conflicts(self) -> list[str]:
         """Names of what is as somebody else set it."""

@@ -30,7 +30,8 @@ class Fsdp(Extension):
         for module in first:
             if not module._use_orig_params:
                 raise Refused(
-                    "FullyShardedDataParallel has made one flat parameter of many, which has one flag",
+                    "FullyShardedDataParallel has made one flat parameter of many, which trains or is frozen as a "
+                    "whole",
                     code=FLAT,
                     hint="wrap the model with use_orig_params=True, or use fully_shard()",
                 )

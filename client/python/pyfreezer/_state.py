@@ -101,11 +101,16 @@ class State:
     def load(self, state: Mapping[str, Any]) -> None:
         session = self._session
         if state.get("version") != VERSION:
-            raise FreezerError(f"a state of version {state.get('version')!r} cannot be loaded, only {VERSION}")
+            raise FreezerError(
+                f"a state of version {state.get('version')!r} cannot be loaded, only {VERSION}",
+                hint="it is what session.state_dict() gave",
+            )
         names = {slot.name for slot in session.slots}
         unknown = [name for name in state["frozen"] if name not in names]
         if unknown:
-            raise FreezerError(f"the checkpoint was made with another model: it has no parameter {shorten(unknown)}")
+            raise FreezerError(
+                f"the checkpoint was made with another model: this one has no parameter {shorten(unknown)}"
+            )
         frozen = set(state["frozen"])
         with session._loading():
             self._go(state["step"], state["epoch"])
