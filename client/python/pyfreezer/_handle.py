@@ -88,6 +88,8 @@ class Handle:
             raise self._error(code)
         self._argument = ctypes.c_void_p.from_param(self._pointer.value)  # what a call makes of it, made once
         self._ahead: list[Any] = []
+        self._info = _library.Info()
+        self._info_argument = ctypes.byref(self._info)
 
     def _logged(self, log: Callable[[int, str], None]):
         def function(_user, level, message):
@@ -175,6 +177,12 @@ class Handle:
     def generation(self) -> int:
         return self._library.generation(self._pointer)
 
+    @property
+    def step(self) -> int:
+        """info().step, in a fraction of the time."""
+        self._library.info(self._pointer, self._info_argument)
+        return self._info.step
+
     def info(self) -> _library.Info:
         info = _library.Info()
         self._library.info(self._pointer, ctypes.byref(info))
@@ -227,6 +235,10 @@ class NoHandle:
 
     def first_trainable(self) -> int:
         return next((i for i, slot in enumerate(self._slots) if slot.baseline), len(self._slots))
+
+    @property
+    def step(self) -> int:
+        return self._info.step
 
     def info(self) -> _library.Info:
         return self._info

@@ -64,7 +64,7 @@ def _one(session: Session) -> Callable[..., None]:
     def look_ahead() -> None:
         """To where the hook must go on in any case: the step before the one at which all flags are looked at."""
         nonlocal steps
-        steps = handle.steps(LOOK_EVERY - session.position[0] % LOOK_EVERY - 1)
+        steps = handle.steps(LOOK_EVERY - handle.step % LOOK_EVERY - 1)
 
     def go_on(result: int) -> None:
         look_ahead()

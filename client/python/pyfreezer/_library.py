@@ -103,16 +103,15 @@ class Library:
         self.rewind = function(patient, "rewind", c_int, c_void_p, c_uint64, c_uint64)
         self.close = function(quick, "close", None, c_void_p)
         self.batch_begin = function(quick, "batch_begin", c_int, c_void_p, c_uint64, c_uint64)
-        # Without types of arguments a call takes a tenth less: give a c_void_p, or what its from_param() makes.
-        self.batch_next = quick.freezer_batch_next
-        self.batch_next.restype = c_int
+        # Called at each step, and in less time without types of arguments: give them pointers of ctypes.
+        self.batch_next, self.info = quick.freezer_batch_next, quick.freezer_info
+        self.batch_next.restype = self.info.restype = c_int
         self.next_changes = function(
             quick, "next_changes", c_size_t, c_void_p, POINTER(c_size_t), POINTER(c_bool), c_size_t
         )
         self.requires_grad = function(quick, "requires_grad", c_bool, c_void_p, c_size_t)
         self.first_trainable = function(quick, "first_trainable", c_size_t, c_void_p)
         self.generation = function(quick, "generation", c_uint64, c_void_p)
-        self.info = function(quick, "info", c_int, c_void_p, POINTER(Info))
         self.metric = function(quick, "metric", c_int, c_void_p, c_char_p, c_double)
         self._strerror = function(quick, "strerror", c_char_p, c_int)
 

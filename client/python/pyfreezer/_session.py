@@ -82,10 +82,10 @@ class Session:
         """
         if step is None and epoch is None:
             return self._at_result(self._handle.batch_next())
-        info = self._handle.info()
-        return self._at_result(
-            self._handle.begin(info.step + 1 if step is None else step, info.epoch if epoch is None else epoch)
-        )
+        if step is None or epoch is None:
+            info = self._handle.info()
+            step, epoch = info.step + 1 if step is None else step, info.epoch if epoch is None else epoch
+        return self._at_result(self._handle.begin(step, epoch))
 
     def step(
         self,
@@ -100,13 +100,13 @@ class Session:
         for name, value in (metrics or {}).items():
             self.metric(name, value)
         if step is None and not self._stepped:
-            step = self._handle.info().step
+            step = self._handle.step
         self._stepped = True
         return self.begin_window(step, epoch)
 
     def set_epoch(self, epoch: int) -> Change | None:
         """The epoch that begins now, counted from 0. Call it between two windows, where the epoch begins."""
-        return self.begin_window(self._handle.info().step, epoch)
+        return self.begin_window(self._handle.step, epoch)
 
     def rewind(self, step: int, epoch: int = 0) -> Change | None:
         """Training goes on at an earlier or another step, as after a checkpoint was restored."""
@@ -137,7 +137,7 @@ class Session:
             self._flags.want(*self._handle.changes())
         if result == 1 or (self._flags.waiting and self._refusal is None):
             self._flip()
-        elif self._handle.info().step // _hooks.LOOK_EVERY != self._looked:
+        elif self._handle.step // _hooks.LOOK_EVERY != self._looked:
             self.look()
         return self._change
 
@@ -174,9 +174,10 @@ class Session:
     def look(self) -> Change | None:
         """Looks for flags that somebody else has set, and does what on_conflict says. Call it between two windows."""
         self._change = None
-        self._looked = self._handle.info().step // _hooks.LOOK_EVERY
+        self._looked = self._handle.step // _hooks.LOOK_EVERY
         self._flags.look_at_all()
-        self._flip()
+        if self._flags.waiting:
+            self._flip()
         return self._change
 
     # --- a flip ---
