@@ -259,7 +259,7 @@ def test_meddler(_scene):
 def test_oddities(_scene):
     for arguments in (
         {"names": {"l1.w"}},
-        {"names": ["l1.w", 3, "l1.b\n", "\udcff", *["l2.b"] * 5000], "until_step": True},
+        {"names": ["l1.w", 3, "l1.b\n", "\x9f", "\udcff", *["l2.b"] * 5000], "until_step": True},
         {"names": "l1.w", "until_step": 2.5},
         {"names": "l1.w", "until_step": -3},
         {"names": "l1.w", "until_step": float("inf")},
@@ -370,8 +370,10 @@ def test_private(_scene):
     socket = freezer.session._handle.info().socket.decode()
     fz.check(os.path.exists(socket), "a private freezerd serves", socket)
     fz.equal(copy.deepcopy(freezer).session, None, "the session of a copy")
+    given, _private.LEAVE_SECONDS = _private.LEAVE_SECONDS, fz.seconds(600)  # its own session has left before
     del freezer
     gc.collect()
+    _private.LEAVE_SECONDS = given
     fz.wait_until(lambda: not os.path.exists(os.path.dirname(socket)), "the private freezerd is gone")
 
 

@@ -22,7 +22,7 @@ PROFILES = ("lighter", "owned")
 CHECKPOINT_KEY = "pyfreezer.lightning.Freezer"
 
 _NAME_MAX = 4096  # bytes; no parameter has a longer name
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _TIME_MAX = 1 << 40
 
 
