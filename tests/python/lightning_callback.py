@@ -288,9 +288,10 @@ def test_rest(scene):
 @fz.test("without freezerd and without rules training is as without the callback")
 def test_nothing(scene):
     model, plain = Bare(), Bare()
-    fit(model, [FreezerCallback(socket=scene.path("nobody"), progress_bar=True)])
+    made = fit(model, [FreezerCallback(socket=scene.path("nobody"), progress_bar=True)])
     fit(plain, [])
     fz.equal(differing(weights(model), weights(plain)), [], "weights")
+    fz.equal(made.progress_bar_metrics, {"train%": 100.0}, "in the progress bar")
 
 
 @fz.test("README's lines for Lightning work as they are")

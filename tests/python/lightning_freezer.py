@@ -199,6 +199,15 @@ def test_stages(_scene):
         fz.equal([flags for *_, flags in seen], ["01111"] * 2, stage)
 
 
+@fz.test("a Freezer that is given another model begins anew")
+def test_other_model(_scene):
+    freezer = Freezer("l1.w", until_step=2)
+    for _ in range(2):
+        model = Flat(L)
+        fit(model, [freezer], max_steps=3)
+        fz.equal([flags for *_, flags in model.seen], ["01111"] * 2 + ["11111"], "masks")
+
+
 @fz.test("another Freezer takes a model over with the flags that it has")
 def test_taken_over(_scene):
     for make in (Freezer, Oracle):

@@ -109,7 +109,7 @@ for _kind, _want in (
         check(steps, want)
         fz.equal(sorted(steps), list(range(12)), "steps")
         said = [rank.errors() for rank in ranks.ranks]
-        fz.check("a private one serves at" in said[0] and "serves at" not in said[1], "who says where", *said)
+        fz.check("a private one was started on" in said[0] and "private" not in said[1], "who says where", *said)
         for text in said:
             fz.check("Traceback" not in text and "closed" not in text, "nothing went wrong", text)
 

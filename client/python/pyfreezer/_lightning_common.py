@@ -182,7 +182,7 @@ def _start(trainer: Any, socket: str, daemons: list[PrivateDaemon], logger: logg
     except (FreezerError, OSError) as error:
         raise FreezerError(f"a private freezerd could not be started: {error}") from error
     where = f" on {platform.node()}" if trainer.num_nodes > 1 else ""
-    logger.info("no freezerd is running: a private one serves at %s%s", socket, where)
+    logger.info("no freezerd is running: a private one was started%s; freezerctl --socket %s reaches it", where, socket)
 
 
 def check_rules(session: Session) -> None:

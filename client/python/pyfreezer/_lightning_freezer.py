@@ -49,7 +49,7 @@ class Freezer(common.Callback):
     run, socket, log         as for pyfreezer.attach()
 
     Where no freezerd is running, a private one is started. Either way freezerctl shows the run, and what it freezes or
-    unfreezes there holds above this.
+    unfreezes there holds above this. A Freezer goes on from fit to fit; with another model it begins anew.
     """
 
     def __init__(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ._errors import FreezerError
-from ._names import Slot, shorten
+from ._names import shorten
 
 if TYPE_CHECKING:
     from ._flags import Change
@@ -23,12 +23,6 @@ def count(elements: int) -> str:
     return str(elements)
 
 
-def _common(slots: Sequence[Slot]) -> str:
-    """The module that they have in common if it has no others to tell apart, else some names."""
-    names = [slot.name for slot in slots]
-    return shorten(names, 3)
-
-
 class State:
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -36,7 +30,7 @@ class State:
     def sentence(self, change: Change) -> str:
         """gen 4 at step 4,032: froze layers.4.weight and 11 more (7.1M)"""
         parts = [
-            f"{verb} {_common(slots)} ({count(sum(slot.elements for slot in slots))})"
+            f"{verb} {shorten([slot.name for slot in slots], 3)} ({count(sum(slot.elements for slot in slots))})"
             for verb, slots in (("froze", change.frozen_slots), ("unfroze", change.unfrozen_slots))
             if slots
         ]
