@@ -18,7 +18,7 @@ import lightning.pytorch as pl
 import torch
 
 import pyfreezer
-from pyfreezer import _hooks, _private
+from pyfreezer import _hooks, _lightning_common, _private
 from pyfreezer.lightning import Freezer, FreezerCallback
 from training import differing, weights
 
@@ -298,6 +298,21 @@ def test_refused(_scene):
         raise fz.Failure("no error")
     except pyfreezer.RulesError as error:
         fz.check("more than 4096 patterns" in str(error), "the reason", str(error))
+
+
+@fz.test("a freezerd that says nothing is an error, for then nothing would be frozen")
+def test_silent(scene):
+    daemon = scene.daemon()
+    daemon.stop()
+    given, _lightning_common.RULES_SECONDS = _lightning_common.RULES_SECONDS, 0.5
+    try:
+        fit(Flat(L), [Freezer("l1.w", socket=scene.socket)], max_steps=1)
+        raise fz.Failure("no error")
+    except pyfreezer.FreezerError as error:
+        fz.check("no plan" in str(error), "the reason", str(error))
+    finally:
+        _lightning_common.RULES_SECONDS = given
+        daemon.cont()
 
 
 NAMES = ["l1.w", "l1.b", "l10.w", "l10.b", "l2.w", "l.é", "l2.inner.w", "head"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from . import _lightning_common as common
 from . import _windows
 from ._arguments import Rules
-from ._errors import FreezerError, NotConnected, Refused
+from ._errors import FreezerError, Refused
 from ._extension import Extension
 from ._thaw import thawed
 
@@ -153,13 +153,14 @@ class FreezerCallback(common.Callback):
             trainer,
             self._module(pl_module),
             trainer.optimizers,
-            check=self._check_rules,
             step=step,
             epoch=epoch,
             rules=place.rules,
             extensions=() if self._allow_idle else (_EveryOptimizer(),),
             **self._options,
         )
+        if self._rules is not None and trainer.is_global_zero and not session.connected:
+            session._log.warning("this run is attached to no freezerd: the rules are not in force")
         if state:
             session.load_state_dict(state)
         self._tell(trainer)
@@ -170,14 +171,6 @@ class FreezerCallback(common.Callback):
         before = resumed or (self._state if self._state.get("global_step") == trainer.global_step else None)
         step = before["step"] if before else trainer.global_step // max(len(trainer.optimizers), 1)
         return _windows.Manual(trainer.optimizers, step)
-
-    def _check_rules(self, session: Session) -> None:
-        if self._rules is None:
-            return
-        try:
-            common.check_rules(session)
-        except NotConnected as error:
-            session._log.warning("%s: the rules are not in force", error)
 
     # --- batches ---
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Callable
 from . import _library, _log, _names
 from ._arguments import Rules, rules_text
 from ._attach import attach
-from ._errors import FreezerError, RulesError
+from ._errors import FreezerError
 from ._handle import Handle, Where
 from ._private import PrivateDaemon, serving
 
@@ -64,15 +64,9 @@ class Place:
     daemon: PrivateDaemon | None = None
     """Of global rank 0, where a freezerd of its own was started."""
 
-    def attach(
-        self, trainer: Any, model: Any, optimizers: Any = None, *, check: Callable[[Session], None], **options: Any
-    ) -> Session:
-        """
-        attach(), and check() of what came of it, which may raise a FreezerError. Collective; an error of global rank 0
-        is raised on all ranks, for none must wait for one that has given up.
-        """
+    def attach(self, trainer: Any, model: Any, optimizers: Any = None, **options: Any) -> Session:
+        """attach(). An error of global rank 0 is raised on all ranks, for none must wait for one that has given up."""
         session = error = None
-        several = trainer.num_nodes > 1
         try:
             session = attach(
                 _attachable(trainer, model),
@@ -82,13 +76,11 @@ class Place:
                 hook=False,
                 job=self.job,
                 framework="lightning",
-                **(_together() if several else {"rank": trainer.local_rank, "world": max(trainer.num_devices, 1)}),
+                **_ranks(trainer),
                 **options,
             )
             if self.daemon is not None:
                 self.daemon.before_end.append(session._finalizer)
-            if trainer.is_global_zero or not several:
-                check(session)
         except FreezerError as problem:
             error = problem
         error = trainer.strategy.broadcast(error) or error
@@ -105,8 +97,10 @@ def _attachable(trainer: Any, model: Any) -> Any:
     return wrapped if wrapped is not None and _names.unwrap(wrapped) is model else model
 
 
-def _together() -> dict[str, Any]:
-    """Several machines: global rank 0 attaches, and the others follow it."""
+def _ranks(trainer: Any) -> dict[str, Any]:
+    """On several machines global rank 0 attaches, and the others follow it; on one all attach."""
+    if trainer.num_nodes == 1:
+        return {"rank": trainer.local_rank, "world": max(trainer.num_devices, 1)}
     import torch.distributed as dist
 
     if not (dist.is_available() and dist.is_initialized()):
@@ -183,12 +177,3 @@ def _start(trainer: Any, socket: str, daemons: list[PrivateDaemon], logger: logg
         raise FreezerError(f"a private freezerd could not be started: {error}") from error
     where = f" on {platform.node()}" if trainer.num_nodes > 1 else ""
     logger.info("no freezerd is running: a private one was started%s; freezerctl --socket %s reaches it", where, socket)
-
-
-def check_rules(session: Session) -> None:
-    """Raises RulesError if freezerd did not take the rules that this session brought; its log has said why."""
-    with session.client as client:
-        status = client.status()
-    if status.get("rules") is None:
-        warnings = [w if isinstance(w, str) else str(w.get("text", w)) for w in status.get("warnings") or ()]
-        raise RulesError("; ".join(warnings) or "freezerd did not take the rules")

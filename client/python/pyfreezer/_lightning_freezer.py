@@ -250,7 +250,6 @@ class _Lighter:
         return place.attach(
             trainer,
             self._model,
-            check=common.check_rules,
             log=_options(self._freezers)["log"],
             step=at[0],
             epoch=at[1],
