@@ -122,6 +122,21 @@ def test_canary(scene):
     session.detach()
 
 
+@fz.test("without an optimizer nobody sees the gradients: the compiler begins anew with each flip")
+def test_no_optimizer(scene):
+    scene.daemon()
+    loop, bare = compiled_loop("eager")
+    log, said = logger()
+    session = pyfreezer.attach(loop.model, hook=False, socket=scene.socket, run="alone", rules=FREEZE, log=log)
+    for step in range(8):
+        session.step()
+        before = weights(bare, "layers.0.")
+        loop.step()
+        fz.equal(not differing(before, weights(bare, "layers.0.")), 3 <= step < 6, f"layers.0 stood at step {step}")
+    fz.equal(sum("no optimizer is known" in line for line in said.lines), 2, f"said in {said.lines}")
+    session.detach()
+
+
 @fz.test("more masks than the compiler keeps: it begins anew before it gives up")
 def test_masks(scene):
     scene.daemon()

@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 import fz
 import pyfreezer
 from gloo import Ranks, change, check_equal, restart
-from reference import REDUCED, batches, build, by_hand, finish, train
+from reference import REDUCED, batches, build, by_hand, finish, make, train
 from training import OPTIMIZERS, Loop, Model
 
 
@@ -268,6 +268,67 @@ def test_static_graph(scene):
     for notes in Ranks(scene, 2, attach_static).join().values():
         fz.equal([note["code"] for note in notes], ["STATIC_GRAPH"] * 2, "the code")
         fz.check("static_graph" in notes[0]["said"], "the sentence", notes[0])
+
+
+def train_swapped(rank):
+    """Other parameters are frozen when it is attached than were when it was wrapped, and as many."""
+    rank.init()
+    model, optimizer = make(frozen=["embed"])
+    wrapped = DistributedDataParallel(model, find_unused_parameters=True)
+    for parameters, flag in ((model.embed.parameters(), True), (model.head.parameters(), False)):
+        for parameter in parameters:
+            parameter.requires_grad = flag
+    session = pyfreezer.attach(wrapped, optimizer, run="ddp")
+    go_on(rank, wrapped, optimizer, session, 5)
+
+
+def train_detached(rank):
+    rank.init()
+    wrapped, optimizer = build()
+    rules = {"version": 1, "rules": [{"freeze": ["embed"], "from": {"step": 2}}]}
+    session = pyfreezer.attach(wrapped, optimizer, run="ddp", rules=rules)
+    go_on(rank, wrapped, optimizer, session, 4)
+    session.detach(restore=True)
+    go_on(rank, wrapped, optimizer, session, 8)
+
+
+def go_on(rank, wrapped, optimizer, session, steps):
+    data = batches(rank.rank)
+    for step in range(steps):
+        batch, target = next(data)
+        (wrapped(batch) - target).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        rank.note_step(step + steps, session.model)
+
+
+@fz.test("flags that were changed between the wrap and attach(), and those that a session gives back at its end")
+def test_around(scene):
+    scene.daemon()
+    for function in (train_swapped, train_detached):
+        ranks = Ranks(scene, 2, function, name=function.__name__)
+        check_equal(ranks.join(), 2)
+
+
+@fz.test("wrappers whose reducer cannot be built anew are known, with the reason")
+def test_obstacles(scene):
+    dist.init_process_group("gloo", init_method=f"file://{scene.path('store')}", rank=0, world_size=1)
+    try:
+        for attribute, value, word in (
+            ("mixed_precision", object(), "mixed_precision"),
+            ("_delay_all_reduce_params", [1], "delay_all_reduce_named_params"),
+            ("_use_python_reducer", True, "compiler"),
+            ("_ddp_init_helper", lambda parameters, more: None, "in another way (parameters, more)"),
+        ):
+            wrapped = DistributedDataParallel(Model(1))
+            fz.equal(pyfreezer._reducer.obstacle(wrapped), None, "a plain wrapper")
+            setattr(wrapped, attribute, value)
+            fz.check(word in (pyfreezer._reducer.obstacle(wrapped) or ""), f"the reason, with {attribute}")
+        wrapped = DistributedDataParallel(Model(1))
+        wrapped.module.head.bias._in_backward_optimizers = []
+        fz.check("within backward()" in pyfreezer._reducer.obstacle(wrapped), "an optimizer within backward()")
+    finally:
+        dist.destroy_process_group()
 
 
 def train_part(rank):

@@ -330,6 +330,9 @@ def test_rewind(scene):
         fz.check(session.is_frozen("embed"), "frozen at step 29")
         loop.step()
         fz.check(not session.is_frozen("embed"), "trains from step 30 on")
+        session.load_state_dict({**session.state_dict(), "step": 12})
+        fz.equal(session.position, (12, 0), "where a checkpoint of before leads to")
+        fz.check(session.is_frozen("embed"), "frozen there")
 
 
 @fz.test("rules come from a file, YAML or JSON; one with mistakes is an error that names the file")

@@ -3,6 +3,7 @@
 
 import torchenv  # noqa: F401 - first: goes on where torch is
 
+import ast
 import os
 import re
 import subprocess
@@ -48,6 +49,19 @@ def test_imports(_scene):
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     foreign = [m for m in run.stdout.split() if m.split(".")[0] not in {*sys.stdlib_module_names, "pyfreezer"}]
     fz.equal(foreign, [], "modules")
+
+
+@fz.test("Python 3.9 can read it, and what it looks up at run time is there")
+def test_oldest(_scene):
+    newer = re.compile(r"\b(zip|map)\(.*strict=|slots=True|kw_only=True|except\*|itertools\.pairwise|tomllib")
+    for name in sorted(os.listdir(os.path.join(PACKAGE, "pyfreezer"))):
+        if name.endswith(".py"):
+            with open(os.path.join(PACKAGE, "pyfreezer", name), encoding="utf-8") as file:
+                text = file.read()
+            tree = ast.parse(text, name, feature_version=(3, 9))
+            fz.check(not newer.search(text), f"{name} has what came later", newer.search(text))
+            if any(isinstance(node, (ast.FunctionDef, ast.AnnAssign)) for node in ast.walk(tree)):
+                fz.check("from __future__ import annotations" in text, f"{name} evaluates its annotations")
 
 
 @fz.test("the version is that of the whole")

@@ -125,8 +125,9 @@ class Session:
     def _at_result(self, result: int) -> Change | None:
         """Behind freezer_batch_begin(): `result` is what it returned."""
         self._change = None
-        while self._chores:
-            self._chores.pop()()
+        if not self._finalizer.alive:
+            return None
+        self._do_chores()
         if result < 0 and result != self._trouble:
             self._log.warning("%s: the flags stay as they are", self._handle.strerror(result))
         self._trouble = min(result, 0)
@@ -145,6 +146,10 @@ class Session:
         """Has this done where the next window begins."""
         self._chores.append(chore)
         self._attend()
+
+    def _do_chores(self) -> None:
+        while self._chores:
+            self._chores.pop()()
 
     @contextlib.contextmanager
     def _loading(self) -> Iterator[None]:
@@ -363,7 +368,9 @@ class Session:
         """
         if not self._finalizer.alive:
             return
+        self._do_chores()
         self._remove_hooks()
+        self._attend()  # a hook that is called once more asks the closed handle, and no freed memory
         self._norms.close(self.model.training)
         if restore:
             self._flags.want_all(slot.baseline for slot in self.slots)
