@@ -394,10 +394,12 @@ def test_private(_scene):
     socket = freezer.session._handle.info().socket.decode()
     fz.check(os.path.exists(socket), "a private freezerd serves", socket)
     fz.equal(copy.deepcopy(freezer).session, None, "the session of a copy")
-    given, _private.LEAVE_SECONDS = _private.LEAVE_SECONDS, fz.seconds(600)  # its own session has left before
+    given, _private.LEAVE_SECONDS = _private.LEAVE_SECONDS, fz.seconds(40)
+    began = time.monotonic()
     del freezer
     gc.collect()
     _private.LEAVE_SECONDS = given
+    fz.check(time.monotonic() - began < fz.seconds(30), "its own session has left before")
     fz.wait_until(lambda: not os.path.exists(os.path.dirname(socket)), "the private freezerd is gone")
 
 
