@@ -38,11 +38,11 @@ class Lines(logging.Logger):
         self.text += f"{record.levelname} {record.getMessage()}\n"
 
 
-def said(scene, reentrant, optimizer="adamw", closure=False, rules=FREEZE, **options):
+def said(scene, reentrant, optimizer="adamw", closure=False, idle=False):
     """What is logged while a loop trains with a hook, or with its steps' closures."""
     loop, lines = Loop(optimizer, model=Checkpointed(reentrant)), Lines()
     session = pyfreezer.attach(
-        loop.model, loop.optimizer, socket=scene.socket, rules=rules, log=lines, hook=not closure, **options
+        loop.model, loop.optimizer, socket=scene.socket, rules=FREEZE, log=lines, hook=not closure
     )
     with session:
         for _ in range(8):
@@ -59,6 +59,9 @@ def said(scene, reentrant, optimizer="adamw", closure=False, rules=FREEZE, **opt
                 loop.optimizer.step(closed)
             else:
                 loop.step()
+                if idle:
+                    loop.optimizer.zero_grad()
+                    loop.optimizer.step()
         hooks = loop.optimizer._optimizer_step_pre_hooks
         fz.equal(len(hooks), 0, "hooks that are left, which cost at each step")
     return lines.text
@@ -67,10 +70,11 @@ def said(scene, reentrant, optimizer="adamw", closure=False, rules=FREEZE, **opt
 @fz.test("reentrant checkpoints behind what was frozen: the blind are named, once, with what helps")
 def test_reentrant(scene):
     scene.daemon()
-    for words in ({}, {"optimizer": "sgd"}, {"closure": True}):
+    for words in ({}, {"optimizer": "sgd"}, {"closure": True}, {"idle": True}):
         text = said(scene, True, **words)
         fz.equal(text.count("got no gradient"), 1, f"warnings, {words}: {text}\n")
-        fz.check("WARNING step 3: layers.0.norm.weight" in text or words.get("closure"), "step and names", text)
+        step = "4" if "closure" in words or "idle" in words else "3"
+        fz.check(f"WARNING step {step}: layers.0.norm.weight" in text, "step and names", text)
         fz.check("use_reentrant=False" in text and "enable_input_require_grads()" in text, "what helps", text)
         fz.check("unused" not in text, "what never had a gradient", text)
 
@@ -92,6 +96,29 @@ def test_quiet(scene):
     fz.check(
         "got no gradient" not in lines.text and "froze" in lines.text, "after a step without gradients", lines.text
     )
+
+
+@fz.test("an optimizer of which nothing would train is refused to a GradScaler, which would end the training")
+def test_scaler(scene):
+    scene.daemon()
+    for enabled in (True, False):
+        both = torch.nn.ModuleDict({"g": Model(1), "d": Model(1)})
+        optimizers = [torch.optim.SGD(part.parameters(), lr=0.01) for part in both.values()]
+        scaler = torch.amp.GradScaler("cpu", enabled=enabled)
+        rules = {"version": 1, "rules": [{"freeze": ["d"], "from": {"step": 2}}]}
+        lines = Lines()
+        with pyfreezer.attach(both, optimizers, socket=scene.socket, rules=rules, log=lines) as session:
+            for _ in range(4):
+                batch = torch.randn(4, WIDTH)
+                scaler.scale((both["g"](batch) - both["d"](batch)).square().sum()).backward()
+                for optimizer in optimizers:
+                    scaler.step(optimizer)
+                scaler.update()
+                for optimizer in optimizers:
+                    optimizer.zero_grad()
+            fz.equal(bool(session.frozen), not enabled, f"whether it is frozen, enabled={enabled}")
+        fz.equal(lines.text.count("nothing of optimizer 2 of 2 would train"), int(enabled), f"said: {lines.text}\n")
+        del scaler
 
 
 if __name__ == "__main__":

@@ -30,6 +30,8 @@ REFUSED = {
     "REFUSED_EMPTY": "nothing would train, and backward() would fail; leave a parameter trainable",
     "REFUSED_EMPTY, of a wrapper": "nothing within DistributedDataParallel(Model) would train, and with no gradient to "
     "exchange it fails; leave a parameter trainable there",
+    "GRAD_SCALER": "nothing of optimizer 2 of 2 would train, and GradScaler fails at a step without gradients; "
+    "leave a parameter of it trainable",
     "NO_OPTIMIZER": "2 of 20 parameters are in no optimizer: embed.weight, embed.bias; "
     "to control them, build the optimizer within pyfreezer.thawed(model)",
     "of one name": "two parameters would be called 'inner.weight' without their wrappers",
@@ -103,6 +105,11 @@ def refusals():
         static_graph=False, module=Model(), parameters_to_ignore=(), find_unused_parameters=True, logger=None
     )
     yield "REFUSED_EMPTY, of a wrapper", lambda: _ddp.Ddp([wrapper]).before_flip(flip(_names.collect(wrapper.module)))
+    optimizers = [torch.optim.SGD(part.parameters()) for part in (loop.model.embed, loop.model.head)]
+    scaler = torch.amp.GradScaler("cpu")
+    pair = pyfreezer.attach(loop.model, optimizers, socket="/nonexistent", log="quiet")
+    head = [slot for slot in pair.slots if slot.name.startswith("head")]
+    yield "GRAD_SCALER", lambda: scaler and pair._guard(flip(head))
     rest = [p for n, p in loop.model.named_parameters() if not n.startswith("embed")]
     optimizer = torch.optim.SGD(rest, lr=0.1)
     yield "NO_OPTIMIZER", lambda: pyfreezer.attach(loop.model, optimizer, socket="/nonexistent", uncovered="raise")

@@ -1,14 +1,16 @@
 """
 Whether gradients still reach what trains. Behind frozen parameters alone, reentrant checkpointing cuts off all that it
-wraps: the loss goes down a little less, and torch says nothing that names a parameter.
+wraps: the loss goes down a little less, and torch says nothing that names a parameter. And GradScaler cannot step an
+optimizer that has none at all.
 """
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
-from . import _hooks
-from ._errors import FreezerError
+from . import _hooks, _owners
+from ._errors import FreezerError, Refused
 from ._extension import Extension
 from ._names import shorten
 
@@ -30,6 +32,24 @@ class Gradients(Extension):
 
     def attached(self, session: Session) -> None:
         self._session = session
+
+    def before_flip(self, change: Change) -> None:
+        session = self._session
+        if session is None or len(session.optimizers) < 2 or session._settings.allow_empty:
+            return
+        frozen = {id(slot.tensor) for slot in change.frozen_slots}
+        thawed = {id(slot.tensor) for slot in change.unfrozen_slots}
+        for number, optimizer in enumerate(session.optimizers, 1):
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            training = {id(parameter) for parameter in parameters if parameter.requires_grad}
+            left = training - frozen or thawed.intersection(map(id, parameters))
+            if training and not left and _is_scaled():
+                raise Refused(
+                    f"nothing of optimizer {number} of {len(session.optimizers)} would train, and GradScaler fails at "
+                    "a step without gradients",
+                    code="GRAD_SCALER",
+                    hint="leave a parameter of it trainable",
+                )
 
     def after_flip(self, change: Change) -> None:
         if self._session is None or not change.frozen_slots:
@@ -82,6 +102,11 @@ class Gradients(Extension):
                 f"{session.position[0]:,}",
                 shorten(blind),
             )
+
+
+def _is_scaled() -> bool:
+    scaler = getattr(sys.modules.get("torch.amp.grad_scaler"), "GradScaler", None)
+    return scaler is not None and any(one.is_enabled() for one in _owners.living(scaler))
 
 
 def _has_gradients(optimizer: Any) -> bool:

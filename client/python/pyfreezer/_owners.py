@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     import torch
 
 
-def _living(cls: type) -> Iterator[Any]:
+def living(cls: type) -> Iterator[Any]:
     """Every instance of a class. By type(), since a proxy may do anything when it is asked for its class."""
     return (found for found in gc.get_objects() if issubclass(type(found), cls))
 
 
 def holder_of(item: Any, cls: type, attribute: str) -> Any:
     """The instance of a class that has `item` in the list `attribute`, None if there is none."""
-    return next((each for each in _living(cls) if any(one is item for one in getattr(each, attribute, ()))), None)
+    return next((each for each in living(cls) if any(one is item for one in getattr(each, attribute, ()))), None)
 
 
 def outermost(model: torch.nn.Module) -> torch.nn.Module:
@@ -27,7 +27,7 @@ def outermost(model: torch.nn.Module) -> torch.nn.Module:
     import torch
 
     bare = _names.unwrap(model)
-    around = [m for m in _living(torch.nn.Module) if _names.wrapped_in(m) and _names.unwrap(m) is bare]
+    around = [m for m in living(torch.nn.Module) if _names.wrapped_in(m) and _names.unwrap(m) is bare]
     return max(around, key=lambda wrapper: len(list(_names.wrappers(wrapper))), default=model)
 
 
@@ -40,7 +40,7 @@ def model_of(parameters: Iterable[torch.Tensor], names: dict[str, Any]) -> torch
 
     missing = {id(parameter) for parameter in parameters}
     found: list[torch.nn.Module] = []
-    roots = [(root, {id(p) for p in root.parameters()}) for root in _roots(list(_living(torch.nn.Module)))]
+    roots = [(root, {id(p) for p in root.parameters()}) for root in _roots(list(living(torch.nn.Module)))]
     while missing and roots:
         root, owned = max(roots, key=lambda each: (len(each[1] & missing), _names.wrapped_in(each[0]) is not None))
         if not owned & missing:
@@ -82,7 +82,7 @@ def optimizers_of(model: torch.nn.Module, first: torch.optim.Optimizer) -> list[
 
     owned = {id(parameter) for parameter in model.parameters()}
     found = [first]
-    for optimizer in _living(torch.optim.Optimizer):
+    for optimizer in living(torch.optim.Optimizer):
         groups = vars(optimizer).get("param_groups")
         if groups is None or any(groups is other.param_groups for other in found):
             continue
