@@ -265,5 +265,17 @@ def stopped_rank(t):
     check_masks(ranks, oracle)
 
 
+@fz.test("ranks whose parameters or baselines differ: neither can open, and each says where they differ")
+def at_odds(t):
+    t.daemon()
+    others = {"layout": PARAMS[:-1] + [("head.bias", 4096, 1)], "baseline": PARAMS[:-1] + [("head.weight", 4096, 0)]}
+    for what, other in others.items():
+        ranks = [t.trainer(params, (0, FOREVER), rank=rank, world=2, run=what, step_us=500)
+                 for rank, params in enumerate((PARAMS, other))]
+        for rank in ranks:
+            equal(rank.wait(20), 1, f"exit status of rank {rank.rank}")
+            check("have different parameters" in rank.errors() and "head.weight" in rank.errors(), what, rank.errors())
+
+
 if __name__ == "__main__":
     fz.main()
