@@ -5,6 +5,7 @@ import torchenv  # noqa: F401 - first: goes on where torch is
 
 import contextlib
 import copy
+import logging.handlers
 import os
 import re
 
@@ -15,6 +16,7 @@ from lightning.pytorch.loggers.logger import DummyLogger
 import torch
 from torch import nn
 
+from pyfreezer import FreezerError, NotCovered
 from pyfreezer.lightning import Freezer, FreezerCallback
 from training import differing, weights
 
@@ -106,7 +108,8 @@ def test_live(scene):
 def test_thaw(_scene):
     model = Bare(frozen=["layers.0"], everything=False)
     before = weights(model)
-    fit(model, [FreezerCallback(rules(rule("layers.0", 4, 100, "train")))], validate=1, num_sanity_val_steps=1)
+    made = fit(model, [FreezerCallback(rules(rule("layers.0", 4, 100, "train")))], validate=1, num_sanity_val_steps=1)
+    fz.check("setup" not in vars(made.strategy), "the strategy is as it was")
     fz.equal(model.seen[0], ("validation", 0, 0, "00111111"), "the sanity check sees the flags as they were")
     fz.equal(at_batches(model)[3], "00111111", "before")
     fz.equal(at_batches(model)[4], "11111111", "after")
@@ -147,7 +150,9 @@ def test_gan(_scene):
         model, drift = Gan(every), []
         callback = FreezerCallback(rules(rule("g.0", 2, 4)))
         look = At(9, lambda _trainer, c=callback, drift=drift: drift.append((c.session.look(), c.session.drift)))
-        fit(model, [callback, look])
+        made = fit(model, [callback, look])
+        hooks = [hook for optimizer in made.optimizers for hook in optimizer._optimizer_step_post_hooks.values()]
+        fz.equal(hooks, [], "what is left on the optimizers")
         frozen, free = "00111111", "11111111"
         want = [free] * (2 * every) + [frozen] * (2 * every) + [free] * 10
         fz.equal(gan_masks(model), want[:10], f"flags by batch, a step every {every} batches")
@@ -162,6 +167,14 @@ def test_own_windows(_scene):
     fz.equal(gan_masks(model), ["11111111"] * 6 + ["00111111"] * 3 + ["11111111"] * 3, "flags by batch")
 
 
+class Idle(Gan):
+    """Goes on where an optimizer has nothing to train."""
+
+    def manual_backward(self, loss):
+        if loss.requires_grad:
+            super().manual_backward(loss)
+
+
 @fz.test("a change that leaves one of two optimizers nothing to train is refused, and allowed with allow_idle")
 def test_idle_optimizer(_scene):
     model, said = Gan(), []
@@ -169,6 +182,33 @@ def test_idle_optimizer(_scene):
     fit(model, [callback, At(3, lambda _trainer: said.append(callback.session.refusal))])
     fz.equal(set(gan_masks(model)), {"11111111"}, "masks")
     fz.check("optimizer 1 (AdamW) would have nothing to train" in said[0], "the sentence", said)
+    model = Idle()
+    fit(model, [FreezerCallback(rules(rule("d.", 2, 4)), allow_idle=True)])
+    fz.equal(set(gan_masks(model)), {"11111111", "11110000"}, "masks with allow_idle")
+
+
+@fz.test("options are those of attach(); with the fit its session ends, and the private freezerd")
+def test_options(_scene):
+    seen = []
+
+    def look(_trainer):
+        seen.extend((callback.session, os.path.dirname(callback.session._handle.info().socket)))
+        fz.equal(copy.deepcopy(callback).session, None, "the session of a copy")
+
+    options = {"norm": "eval", "optimizer_state": "reset", "on_conflict": "yield"}
+    callback = FreezerCallback(rules(rule("layers.0", 3, 7)), **options)
+    fit(Bare(), [callback, At(2, look)])
+    session, folder = seen
+    fz.equal({name: getattr(session._settings, name) for name in options}, options, "settings")
+    fz.equal((session.connected, os.path.exists(folder)), (False, False), "what is left")
+    try:
+        fit(Bare(frozen=["layers.0"], everything=False), [FreezerCallback(rules(), uncovered="raise", thaw=False)])
+        raise fz.Failure("no error")
+    except NotCovered as error:
+        fz.equal(error.names, ["layers.0.weight", "layers.0.bias"], "what is in no optimizer")
+    callback = FreezerCallback(rules(rule("layers.0", 3, 7)))
+    trainer([callback]).validate(Bare(), batches(1), verbose=False)
+    fz.equal(callback._place, None, "where it attaches for a validation alone")
 
 
 class Interrupted(Exception):
@@ -201,10 +241,18 @@ def test_resume(scene):
         (noted,) = [s for key, s in saved.items() if "FreezerCallback" in key]
         frozen_then = noted["session"]["frozen"]
 
-        second = Bare(frozen=["head"])
-        fit(second, [FreezerCallback(document, optimizer_state=state)], ckpt_path=path, **options)
+        second, callback = Bare(frozen=["head"]), FreezerCallback(document, optimizer_state=state)
+        fit(second, [callback], ckpt_path=path, **options)
         fz.equal(second.seen, whole.seen[stop + 1 :], f"every batch behind the checkpoint, which had {frozen_then}")
         fz.equal(differing(weights(second), weights(whole)), [], "weights")
+    third = Bare(frozen=["head"])
+    fit(third, [callback], **options)
+    fz.equal(third.seen, whole.seen, "every batch of another fit, from the start")
+    try:
+        callback.load_state_dict({"version": 2})
+        raise fz.Failure("no error")
+    except FreezerError as error:
+        fz.check("version 2" in str(error), "the reason", str(error))
 
 
 @fz.test("a resumed GAN, whose global_step counts the steps of both optimizers, goes on at its step")
@@ -244,6 +292,31 @@ def test_resume_alone(scene):
     fz.equal({flags for *_, flags in second.seen}, {"00111111"}, "masks after the resume")
 
 
+@fz.test(
+    "a checkpoint made without Freezer, in the middle of a window: what rules freeze is frozen from the first batch on"
+)
+def test_resume_foreign(scene):
+    path, model = scene.path("foreign.ckpt"), Bare()
+    options = {"accumulate_grad_batches": 3, "same": True}
+    with contextlib.suppress(Interrupted):
+        fit(Bare(), [At(3, lambda made: (made.save_checkpoint(path), interrupt(made)))], **options)
+    fit(model, [FreezerCallback(rules(rule("layers.0", 0, 100)))], ckpt_path=path, **options)
+    fz.equal({flags for *_, flags in model.seen}, {"00111111"}, "masks")
+
+
+@fz.test("a freezerd that says nothing: training goes on, and it is said that the rules are not in force")
+def test_silent(scene):
+    daemon, said = scene.daemon(), logging.getLogger("silent")
+    said.addHandler(handler := logging.handlers.BufferingHandler(100))
+    daemon.stop()
+    model = Bare()
+    fit(model, [FreezerCallback(rules(rule("layers.0", 0, 100)), socket=scene.socket, timeout=0.1, log=said)])
+    daemon.cont()
+    fz.equal({flags for *_, flags in model.seen}, {"11111111"}, "masks")
+    lines = [record.getMessage() for record in handler.buffer]
+    fz.check(any("the rules are not in force" in line for line in lines), "what is said", lines)
+
+
 class Log(DummyLogger):
     def __init__(self):
         super().__init__()
@@ -261,6 +334,9 @@ def test_logger(_scene):
     part = 100 * (total - sum(p.numel() for p in model.layers[0].parameters())) / total
     fz.equal([(s, v) for s, k, v in logger.lines if "pct" in k], [(0, 100.0), (3, part), (7, 100.0)], "trainable_pct")
     fz.equal([(s, v) for s, k, v in logger.lines if "frozen" in k], [(0, 0.0), (3, 2.0), (7, 0.0)], "frozen")
+    silent = Log()
+    fit(Bare(), [FreezerCallback(rules(rule("layers.0", 3, 7)), log_share=False)], logger=silent)
+    fz.equal(silent.lines, [], "with log_share=False")
 
 
 @fz.test("logged values are reported; two callbacks have states of their own; a copy is attached to nothing")
@@ -278,10 +354,10 @@ def test_rest(scene):
         for callback in callbacks:
             callback.session.metric = lambda name, _value, run=callback.session.run: reported.append((run, name))
 
-    fit(Bare(), [*callbacks, At(4, look)], validate=1)
+    fit(Bare(), [*callbacks, At(0, look)], validate=1, val_check_interval=4)
     fz.equal(names, [f"{i}.{w}" for i in range(3) for w in ("weight", "bias")] + ["weight", "bias"], "names")
     fz.equal(reported.count(("encoder", "loss")) >= 5, True, "loss is reported at each batch")
-    fz.check(("head", "val_loss") in reported, "what validation logged is reported", reported)
+    fz.equal(reported.count(("head", "val_loss")), 3, "after two validations and at the end of the epoch")
     fz.equal(copy.deepcopy(callbacks[0]).session, None, "the session of a copy")
 
 
