@@ -64,6 +64,18 @@ def test_oldest(_scene):
                 fz.check("from __future__ import annotations" in text, f"{name} evaluates its annotations")
 
 
+@fz.test("what make install puts there is the whole package, and each test is run")
+def test_listed(_scene):
+    for fragment, folder in (
+        ("client/python/Makefile.inc", "client/python/pyfreezer"),
+        ("tests/python.inc", "tests/python"),
+    ):
+        with open(os.path.join(TOP, fragment), encoding="utf-8") as file:
+            listed = set(re.findall(rf"{folder}/(\w+\.py)", file.read()))
+        there = {name for name in os.listdir(os.path.join(TOP, folder)) if name.endswith(".py")}
+        fz.equal(there ^ listed, set(), f"files that are there or in {fragment}, and not in both")
+
+
 @fz.test("the version is that of the whole")
 def test_version(_scene):
     import pyfreezer
