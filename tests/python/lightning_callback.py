@@ -347,15 +347,17 @@ def test_rest(scene):
         FreezerCallback(socket=scene.socket, run="head", model="head"),
     ]
     fz.equal(len({callback.state_key for callback in callbacks}), 2, "state keys")
-    names, reported = [], []
+    names, reported, sessions = [], [], []
 
     def look(_trainer):
         names.extend(slot.name for callback in callbacks for slot in callback.session.slots)
+        sessions.extend(callback.session for callback in callbacks)
         for callback in callbacks:
             callback.session.metric = lambda name, _value, run=callback.session.run: reported.append((run, name))
 
     fit(Bare(), [*callbacks, At(0, look)], validate=1, val_check_interval=4)
     fz.equal(names, [f"{i}.{w}" for i in range(3) for w in ("weight", "bias")] + ["weight", "bias"], "names")
+    fz.equal([session.connected for session in sessions], [False] * 2, "sessions after the fit")
     fz.equal(reported.count(("encoder", "loss")) >= 5, True, "loss is reported at each batch")
     fz.equal(reported.count(("head", "val_loss")), 3, "after two validations and at the end of the epoch")
     fz.equal(copy.deepcopy(callbacks[0]).session, None, "the session of a copy")
