@@ -370,7 +370,6 @@ class Session:
             return
         self._do_chores()
         self._remove_hooks()
-        self._attend()  # a hook that is called once more asks the closed handle, and no freed memory
         self._norms.close(self.model.training)
         if restore:
             self._flags.want_all(slot.baseline for slot in self.slots)
