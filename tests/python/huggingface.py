@@ -253,6 +253,7 @@ def test_resume(scene):
     saving = {"save_strategy": "steps", "save_steps": 10}
     callback = FreezerCallback(socket=scene.socket, rules=RULES, run="whole", norm="eval")
     trainer(scene, [callback], whole, folder="whole", max_steps=20, **saving).train()
+    fz.equal(callback.session._settings.norm, "eval", "an option of attach()")
 
     for restore in (False, True):
         changes = []  # this is no plain argument, but what the Trainer makes anew from a checkpoint has it all the same
