@@ -69,6 +69,39 @@ def test_no_hook(_scene):
         fz.equal(session.position, (1, 0), "position")
 
 
+class Unwilling(pyfreezer.Extension):
+    def attached(self, session):
+        raise pyfreezer.Refused("this one is not to be attached")
+
+
+def fail(_change):
+    raise KeyError("of the script's own")
+
+
+@fz.test("an attach() that fails leaves no rank behind, and no hook")
+def test_nothing_left(scene):
+    scene.daemon()
+    loop = Loop()
+    rules = {"version": 1, "rules": [{"freeze": ["embed"]}]}
+    kept = []  # as a notebook keeps the last exception, with all that its frames refer to
+    for optimizer, words in (
+        (loop.optimizer, {"norm": "x"}),
+        (loop.optimizer, {"on_conflict": "x"}),
+        (loop.optimizer, {"extensions": [Unwilling()]}),
+        (loop.optimizer, {"on_change": fail, "rules": rules}),
+        (Old(loop.model.parameters()), {}),
+    ):
+        try:
+            pyfreezer.attach(loop.model, optimizer, socket=scene.socket, run="it", log="quiet", **words)
+            raise fz.Failure(f"no error with {words}")
+        except (ValueError, KeyError, pyfreezer.FreezerError) as error:
+            kept.append(error)
+        runs = scene.ctl_json("runs")["runs"]
+        fz.check(all(run["ranks"] == 0 for run in runs), f"ranks left with {words}", runs)
+        hooks = [*loop.optimizer._optimizer_step_post_hooks, *loop.optimizer._optimizer_step_pre_hooks]
+        fz.equal(hooks, [], f"hooks left with {words}")
+
+
 @fz.test("rules that freezerd does not take end attach(), with what is wrong, whatever they come in")
 def test_rules(scene):
     scene.daemon()

@@ -85,12 +85,10 @@ def check_rules(session: Session, text: str, rules: Rules) -> None:
             client.rules_check(document)
             status = client.status()
     except (RulesError, NoMatch) as error:
-        session.detach()
         where = "" if isinstance(rules, Mapping) else f"{os.fspath(rules)}: "
         details = error.details if isinstance(error, RulesError) else ()
         raise RulesError(f"{where}{error.message}", details=details, hint=error.hint) from error
     except FreezerError:
         return  # it went away: training does not depend on it
     if status.get("gen") and status.get("rules") is None and document.get("rules"):
-        session.detach()
         raise RulesError("; ".join(map(str, status.get("warnings") or ["freezerd did not take the rules"])))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Sequence
@@ -83,6 +84,7 @@ def attach(
     optimizers = _arguments.optimizers(optimizer)
     if hook and not optimizers:
         raise ValueError("give the optimizer, or hook=False and call session.step() at the start of each window")
+    natives = [_hooks.native(each) for each in optimizers] if hook else []
     plan_group = None
     if group is not None or (rank is None and world is None and _adapters.trains_with_others()):
         plan_group = _distributed.plan_group(group, group_timeout)
@@ -100,18 +102,23 @@ def attach(
         _check_coverage(slots, optimizers, uncovered, settings)  # not of what the caller pins
     for extension in extensions[given:]:
         extension.register(slots)
-    session = Session(_names.unwrap(model), optimizers, slots, _open(where, slots, settings), settings, extensions)
-    if rules is not None and text is not None:
-        _arguments.check_rules(session, text, rules)
-    if on_change:
-        session.on_change(on_change)
-    if hook:
-        session._remove_hooks = _hooks.install(session, optimizers)
-    if settings.first and session.connected:
-        settings.logger.info("%s", session._state.trainable())
-    _names.remember(model, slots, session._flags.live)
-    if hook:
-        session.begin_window(step, epoch)
+    with contextlib.ExitStack() as undo:
+        handle = _open(where, slots, settings)
+        undo.callback(handle.close)
+        session = Session(_names.unwrap(model), optimizers, slots, handle, settings, extensions)
+        undo.callback(session.detach)
+        if rules is not None and text is not None:
+            _arguments.check_rules(session, text, rules)
+        if on_change:
+            session.on_change(on_change)
+        if natives:
+            session._remove_hooks = _hooks.install(session, natives)
+        if settings.first and session.connected:
+            settings.logger.info("%s", session._state.trainable())
+        _names.remember(model, slots, session._flags.live)
+        if hook:
+            session.begin_window(step, epoch)
+        undo.pop_all()
     return session
 
 

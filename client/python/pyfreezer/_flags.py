@@ -21,8 +21,6 @@ from typing import Callable
 from ._names import Slot, shorten
 from ._tensors import Tensors, at, put
 
-ON_CONFLICT = ("warn", "enforce", "yield", "ignore")
-
 
 @dataclasses.dataclass(frozen=True)
 class Change:
@@ -47,8 +45,6 @@ class Change:
 
 class Flags:
     def __init__(self, slots: Sequence[Slot], on_conflict: str, warn: Callable[[str], None]) -> None:
-        if on_conflict not in ON_CONFLICT:
-            raise ValueError(f"on_conflict must be one of {', '.join(ON_CONFLICT)}, not {on_conflict!r}")
         self._slots = slots
         self._on_conflict = on_conflict
         self._warn = warn

@@ -37,9 +37,8 @@ def native(optimizer: Any) -> Any:
     return inner
 
 
-def install(session: Session, optimizers: Sequence[Any]) -> Callable[[], None]:
-    """Makes the session go on with each step of these optimizers. Returns what takes the hooks away."""
-    natives = [native(optimizer) for optimizer in optimizers]
+def install(session: Session, natives: Sequence[Any]) -> Callable[[], None]:
+    """Makes the session go on with each step of these optimizers of torch. Returns what takes the hooks away."""
     hooks = [_one(session)] if len(natives) == 1 else _several(session, len(natives))
     handles = [native.register_step_post_hook(hook) for native, hook in zip(natives, hooks)]
 

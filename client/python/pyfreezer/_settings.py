@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import logging
 
+NORM = ("leave", "eval")
 OPTIMIZER_STATE = ("keep", "reset")
+ON_CONFLICT = ("warn", "enforce", "yield", "ignore")
 
 
 @dataclasses.dataclass
@@ -20,5 +22,6 @@ class Settings:
     logger: logging.Logger = dataclasses.field(default_factory=lambda: logging.getLogger("pyfreezer"))
 
     def __post_init__(self) -> None:
-        if self.optimizer_state not in OPTIMIZER_STATE:
-            raise ValueError(f"optimizer_state must be 'keep' or 'reset', not {self.optimizer_state!r}")
+        for name, choices in (("norm", NORM), ("optimizer_state", OPTIMIZER_STATE), ("on_conflict", ON_CONFLICT)):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}")
