@@ -29,12 +29,12 @@ FLIPS = [
 class Accelerated:
     """What training.Loop does, as accelerate's users write it. The batches are those of its generator."""
 
-    def __init__(self, seed=1, **options):
+    def __init__(self, wrap=lambda model: model, seed=1, **options):
         self.accelerator = Accelerator(cpu=True, gradient_accumulation_steps=ACCUMULATE)
         torch.manual_seed(seed)
         model = Model()
         optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.1)
-        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self.model, self.optimizer = self.accelerator.prepare(wrap(model), optimizer)
         self.hook = options.get("hook", True)
         self.session = pyfreezer.attach(self.model, self.optimizer, **options)
         self.accelerator.register_for_checkpointing(self.session)
@@ -66,6 +66,15 @@ def test_windows(scene):
         loop = Accelerated(socket=scene.socket, rules=RULES, hook=hook).run(12)
         loop.session.detach()
         fz.equal(differing(weights(loop.model), weights(by_hand(12).model)), [], f"differences, hook={hook}")
+
+
+@fz.test("a compiled model: the optimizer within accelerate's wrapper shows that it follows the flags", limit=200)
+def test_compiled(scene):
+    scene.daemon()
+    loop = Accelerated(lambda model: torch.compile(model, backend="eager"), socket=scene.socket, rules=RULES).run(12)
+    loop.session.detach()
+    fz.equal(differing(weights(loop.model._orig_mod), weights(by_hand(12).model)), [], "differences")
+    fz.equal(len(loop.optimizer.optimizer._optimizer_step_pre_hooks), 0, "hooks that are left")
 
 
 @fz.test("register_for_checkpointing(session): what is restored goes on as if it had not ended", limit=200)

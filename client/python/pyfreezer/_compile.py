@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+from . import _hooks
 from ._errors import Refused
 from ._extension import Extension
 from ._log import logger
@@ -37,9 +38,8 @@ class Compile(Extension):
     def attached(self, session: Session) -> None:
         self._session = session
         self._note_mask()
-        for optimizer in session.optimizers:
-            if hasattr(optimizer, "register_step_pre_hook"):
-                self._hooks.append(optimizer.register_step_pre_hook(self._look))
+        for native in _hooks.natives(session.optimizers):
+            self._hooks.append(native.register_step_pre_hook(self._look))
 
     def before_flip(self, change: Change) -> None:
         if sys.modules["torch"].compiler.is_compiling():

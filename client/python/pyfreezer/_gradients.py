@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from . import _hooks, _owners
-from ._errors import FreezerError, Refused
+from ._errors import Refused
 from ._extension import Extension
 from ._names import shorten
 
@@ -54,11 +54,7 @@ class Gradients(Extension):
     def after_flip(self, change: Change) -> None:
         if self._session is None or not change.frozen_slots:
             return
-        for optimizer in self._session.optimizers:
-            try:
-                native = _hooks.native(optimizer)
-            except FreezerError:
-                continue
+        for native in _hooks.natives(self._session.optimizers):
             if id(native) not in self._hooks:
                 self._hooks[id(native)] = native.register_step_pre_hook(self._look)
 

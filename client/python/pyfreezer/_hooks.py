@@ -8,7 +8,8 @@ time, while another did, is not waited for until it steps again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Callable
 
 from ._errors import FreezerError
@@ -35,6 +36,15 @@ def native(optimizer: Any) -> Any:
             hint="use hook=False and call session.step() at the start of each accumulation window",
         )
     return inner
+
+
+def natives(optimizers: Iterable[Any]) -> list[Any]:
+    """Those of torch in these, but none for what has no hooks: for who can do without."""
+    found = []
+    for optimizer in optimizers:
+        with contextlib.suppress(FreezerError):
+            found.append(native(optimizer))
+    return found
 
 
 def install(session: Session, natives: Sequence[Any]) -> Callable[[], None]:
