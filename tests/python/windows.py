@@ -390,6 +390,28 @@ def test_norm_restored(scene):
         fz.equal(len(model.norm._forward_pre_hooks), 0, "hooks that are left")
 
 
+@fz.test("norm='eval': what is frozen when the session begins stops, too: by the script, and by a session before")
+def test_norm_frozen_before(scene):
+    scene.daemon()
+    model = Normed()
+    model.norm.requires_grad_(False)
+    loop = Loop(model=model)
+    for run, baseline, changes in (("script", True, rules()), ("it", False, rules(freeze("norm", 0, 8)))):
+        if not baseline:
+            model.norm.requires_grad_(True)
+        for first in (0, 4):
+            model.eval()  # as some are when they are loaded; train() comes behind attach()
+            with pyfreezer.attach(
+                model, loop.optimizer, socket=scene.socket, run=run, step=first, norm="eval", rules=changes, log="quiet"
+            ):
+                model.train()
+                before = model.norm.running_mean.clone()
+                loop.run(loop.steps + 4)
+                fz.check(torch.equal(before, model.norm.running_mean), f"moved, run {run} from step {first} on")
+                fz.equal(model.norm.training, first == 4 and not baseline, f"the mode, run {run} from step {first} on")
+            fz.check(model.norm.training, f"the mode behind the session, run {run} from step {first} on")
+
+
 @fz.test("metrics reach freezerd; one that is not finite is no value")
 def test_metrics(scene):
     scene.daemon()

@@ -54,6 +54,7 @@ class Session:
         self._log = settings.logger
         self._flags = Flags(slots, settings.on_conflict, self._log.warning)
         self._norms = Norms(settings.norm, slots)
+        self._norms.follow(slots, model.training)  # what is frozen already
         self._callbacks: list[Callable[[Change], None]] = []
         self._remove_hooks: Callable[[], None] = lambda: None
         self._stepped = False  # step() has been called
