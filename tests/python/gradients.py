@@ -4,6 +4,8 @@
 import torchenv  # noqa: F401 - first: goes on where torch is
 
 import logging
+import sys
+from unittest import mock
 
 import fz
 import pyfreezer
@@ -121,6 +123,33 @@ def test_scaler(scene):
             fz.equal(bool(session.frozen), not enabled, f"whether it is frozen, enabled={enabled}")
         fz.equal(lines.text.count("nothing of optimizer 2 of 2 would train"), int(enabled), f"said: {lines.text}\n")
         del scaler
+
+
+NOW, THEN = "torch.amp.grad_scaler", "torch.cuda.amp.grad_scaler"
+
+
+@fz.test("so is the only optimizer, if what trains besides is in none; also to the GradScaler of torch 2.0")
+def test_scaler_of_a_part(scene):
+    scene.daemon()
+    train_a_part(scene)
+    with mock.patch.dict(sys.modules, {NOW: None, THEN: sys.modules[NOW]}):
+        train_a_part(scene)
+
+
+def train_a_part(scene):
+    model = Model(1)
+    optimizer = torch.optim.SGD(model.head.parameters(), lr=0.01)
+    scaler = torch.amp.GradScaler("cpu")
+    rules = {"version": 1, "rules": [{"freeze": ["head"], "from": {"step": 2}}]}
+    lines = Lines()
+    with pyfreezer.attach(model, optimizer, socket=scene.socket, rules=rules, log=lines) as session:
+        for _ in range(4):
+            scaler.scale(model(torch.randn(4, WIDTH)).square().sum()).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad()
+        fz.equal(session.frozen, [], "frozen")
+    fz.equal(lines.text.count("nothing of optimizer 1 of 1 would train"), 1, f"said: {lines.text}\n")
 
 
 if __name__ == "__main__":

@@ -29,13 +29,16 @@ class Gradients(Extension):
         self._session: Session | None = None
         self._hooks: dict[int, Any] = {}  # by the optimizer's id
         self._told: set[str] = set()
+        self._can_starve = False  # an optimizer may be left without anything to train, where the model is not
 
     def attached(self, session: Session) -> None:
         self._session = session
+        trains_apart = any(slot.may_freeze and slot.tensor.requires_grad for slot in session.slots)
+        self._can_starve = not session._settings.allow_empty and (len(session.optimizers) > 1 or trains_apart)
 
     def before_flip(self, change: Change) -> None:
         session = self._session
-        if session is None or len(session.optimizers) < 2 or session._settings.allow_empty:
+        if session is None or not self._can_starve:
             return
         frozen = {id(slot.tensor) for slot in change.frozen_slots}
         thawed = {id(slot.tensor) for slot in change.unfrozen_slots}
@@ -101,8 +104,12 @@ class Gradients(Extension):
 
 
 def _is_scaled() -> bool:
-    scaler = getattr(sys.modules.get("torch.amp.grad_scaler"), "GradScaler", None)
-    return scaler is not None and any(one.is_enabled() for one in _owners.living(scaler))
+    """Whether a GradScaler is at work. Before torch 2.3 it was at home in torch.cuda.amp."""
+    for home in ("torch.amp.grad_scaler", "torch.cuda.amp.grad_scaler"):
+        scaler = getattr(sys.modules.get(home), "GradScaler", None)
+        if scaler is not None and any(one.is_enabled() for one in _owners.living(scaler)):
+            return True
+    return False
 
 
 def _has_gradients(optimizer: Any) -> bool:

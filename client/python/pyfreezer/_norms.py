@@ -37,7 +37,7 @@ class Norms:
                     self._slots_of.setdefault(slot.owner, []).append(slot)
 
     def follow(self, flipped: Iterable[Slot], training: bool) -> None:
-        """After a flip, and first of all slots. `training` is the mode of the model, to which a thawed module returns."""
+        """After a flip, and first of all slots. `training` is the mode of the model, to which a thawed one returns."""
         if not self._slots_of:
             return
         for module in {slot.owner for slot in flipped if slot.owner in self._slots_of}:
