@@ -119,6 +119,20 @@ def test_fork(scene):
         fz.check(step < 50, "the parent's steps count", step)
 
 
+@fz.test("the interpreter ends and training goes on, in an atexit function: the handle is closed, and stays so")
+def test_exit(scene):
+    scene.daemon()
+    loop = Loop()
+    session = pyfreezer.attach(loop.model, loop.optimizer, socket=scene.socket, run="exit")
+    loop.run(3)
+    session._finalizer()  # as at the end of the interpreter, when the hook is still there
+    for _ in range(3):
+        loop.step()
+        fz.equal(len(session._handle._ahead), 0, "calls with the address of what is freed that lie ahead")
+    same_as_by_hand(loop, [])
+    session.detach()
+
+
 class Meddling(torch.utils.data.Dataset):
     """Its workers have the session, too, and use it."""
 

@@ -149,7 +149,7 @@ class Handle:
         The next `count` steps: each item is what batch_next() returns, called when the item is asked for. This is for
         the path that is taken at each step, and costs little more than the call. There are none after close().
         """
-        self._ahead = [self._argument] * count
+        self._ahead = [self._argument] * count if self._pointer else []  # what is closed is freed
         return map(self._library.batch_next, self._ahead)
 
     def begin(self, step: int, epoch: int) -> int:
