@@ -200,12 +200,17 @@ def test_stages(_scene):
 
 
 @fz.test("a Freezer that is given another model begins anew")
-def test_other_model(_scene):
-    freezer = Freezer("l1.w", until_step=2)
-    for _ in range(2):
-        model = Flat(L)
-        fit(model, [freezer], max_steps=3)
-        fz.equal([flags for *_, flags in model.seen], ["01111"] * 2 + ["11111"], "masks")
+def test_other_model(scene):
+    scene.daemon()
+    for socket in (None, scene.socket):
+        freezer = Freezer("l1.w", until_step=2, run="it", socket=socket)
+        for _ in range(2):
+            model = Flat(L)
+            fit(model, [freezer], max_steps=3)
+            fz.equal([flags for *_, flags in model.seen], ["01111"] * 2 + ["11111"], "masks")
+            fz.equal(freezer.session.run, "it", "the run's name")
+        fit(Flat(L), [Freezer("l1.b"), freezer], max_steps=3)
+        fz.equal(freezer.session, None, "the session of one that follows another")
 
 
 @fz.test("another Freezer takes a model over with the flags that it has")

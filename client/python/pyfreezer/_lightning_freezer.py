@@ -95,7 +95,7 @@ class Freezer(common.Callback):
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         freezers = [callback for callback in trainer.callbacks if isinstance(callback, Freezer)]
         if freezers[0] is not self:
-            self._leader = None
+            self._follow(None)
             return
         if len({freezer.profile for freezer in freezers}) > 1:
             raise ValueError("all Freezers of a Trainer must have the same profile")
@@ -104,12 +104,18 @@ class Freezer(common.Callback):
         if self.profile == "lighter":
             model = common.inner(pl_module)
             if not isinstance(self._leader, _Lighter) or not self._leader.is_for(freezers, model):
-                self._leader = _Lighter(freezers, model)
+                self._follow(_Lighter(freezers, model))
             self._leader.setup(trainer)
             return
         if not isinstance(self._leader, FreezerCallback):
             self._leader = _owned(freezers)
         self._leader.setup(trainer, pl_module, stage)
+
+    def _follow(self, leader: _Lighter | None) -> None:
+        """The one before is over, and freezerd is told: to it, two that are attached are two runs."""
+        if isinstance(self._leader, _Lighter):
+            self._leader.end()
+        self._leader = leader
 
     def _batch(self, trainer: Any) -> None:
         if isinstance(self._leader, _Lighter):
@@ -242,6 +248,12 @@ class _Lighter:
         else:
             self.session.begin_window(*at)
         self._at = at
+
+    def end(self) -> None:
+        if self.session is not None:
+            self.session.detach()
+        if self._place is not None and self._place.daemon is not None:
+            self._place.daemon.stop()
 
     def _open(self, trainer: Any, at: tuple[int, int]) -> Session:
         place = self._place
