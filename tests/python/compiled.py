@@ -6,6 +6,7 @@ import torchenv  # noqa: F401 - first: goes on where torch is
 import logging
 import sys
 import types
+from unittest import mock
 
 import torch
 
@@ -135,6 +136,13 @@ def test_no_optimizer(scene):
         fz.equal(not differing(before, weights(bare, "layers.0.")), 3 <= step < 6, f"layers.0 stood at step {step}")
     fz.equal(sum("no optimizer is known" in line for line in said.lines), 2, f"said in {said.lines}")
     session.detach()
+
+
+@fz.test("torch 2.0 does not say whether it compiles: flips are made")
+def test_old_torch(_scene):
+    for compiler in (None, types.ModuleType("compiler")):
+        with mock.patch.object(torch, "compiler", compiler):
+            pyfreezer._compile.Compile().before_flip(None)
 
 
 @fz.test("more masks than the compiler keeps: it begins anew before it gives up")

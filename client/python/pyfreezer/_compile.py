@@ -42,7 +42,8 @@ class Compile(Extension):
             self._hooks.append(native.register_step_pre_hook(self._look))
 
     def before_flip(self, change: Change) -> None:
-        if sys.modules["torch"].compiler.is_compiling():
+        compiler = getattr(sys.modules["torch"], "compiler", None)  # torch 2.0 has none, and then it says less than now
+        if hasattr(compiler, "is_compiling") and compiler.is_compiling():
             raise Refused(
                 "torch.compile is at work, and would miss the flip",
                 code="COMPILING",
