@@ -140,6 +140,7 @@ def test_no_optimizer(scene):
 
 @fz.test("torch 2.0 does not say whether it compiles: flips are made")
 def test_old_torch(_scene):
+    torch._dynamo.reset()  # imports it
     for compiler in (None, types.ModuleType("compiler")):
         with mock.patch.object(torch, "compiler", compiler):
             pyfreezer._compile.Compile().before_flip(None)
