@@ -58,6 +58,7 @@ static fz_params *make_params(size_t count) {
 
 static void setup(void) {
   (void)snprintf(name, sizeof(name), "/freezer-check-segment.%ld", (long)getpid());
+  (void)fz_segment_unlink(name); /* of one that was killed, long ago */
   params = make_params(COUNT);
   ck_assert_int_eq(fz_segment_create(&segment, name, &info, params), 0);
 }
