@@ -12,6 +12,7 @@
 
 #include "daemon/adopt.h"
 #include "daemon/hold.h"
+#include "daemon/publisher.h"
 #include "daemon/record.h"
 #include "daemon/run.h"
 #include "daemon/state.h"
@@ -151,9 +152,20 @@ bool fz_adopt_is_passing(int error) {
          error == -EAGAIN || error == -ENOSPC;
 }
 
+/** The next segment in SHM_FOLDER whose name begins so, as shm_open() takes it. */
+static bool next_name(DIR *folder, const char *prefix, char name[FZ_SEGMENT_NAME_MAX + 1]) {
+  for (const struct dirent *entry; (entry = readdir(folder));) {
+    if (strncmp(entry->d_name, prefix, strlen(prefix)) != 0 || strlen(entry->d_name) >= FZ_SEGMENT_NAME_MAX)
+      continue;
+    snprintf(name, FZ_SEGMENT_NAME_MAX + 1, "/%s", entry->d_name);
+    return true;
+  }
+  return false;
+}
+
 /** The highest incarnation of this run in shared memory in which somebody lives. One that may be it must be seen. */
 static int find_segment(fz_core *core, const char *run, fz_segment **ret_segment, char *ret_name, size_t size) {
-  char key[FZ_RUN_KEY_LENGTH + 1], prefix[64];
+  char key[FZ_RUN_KEY_LENGTH + 1], prefix[64], found[FZ_SEGMENT_NAME_MAX + 1];
   fz_segment *best = NULL;
   DIR *folder = opendir(SHM_FOLDER);
   int failed = 0;
@@ -161,19 +173,15 @@ static int find_segment(fz_core *core, const char *run, fz_segment **ret_segment
   if (!folder)
     return -errno;
   fz_run_key(core->scope, run, key);
-  const int length = snprintf(prefix, sizeof(prefix), "freezer.%lu.%s.", (unsigned long)core->uid, key);
-  for (const struct dirent *entry; (entry = readdir(folder));) {
-    char name[FZ_SEGMENT_NAME_MAX + 1];
+  snprintf(prefix, sizeof(prefix), "freezer.%lu.%s.", (unsigned long)core->uid, key);
+  while (next_name(folder, prefix, found)) {
     fz_segment *segment = NULL;
-    if (strncmp(entry->d_name, prefix, (size_t)length) != 0 || strlen(entry->d_name) >= sizeof(name) - 1)
-      continue;
-    snprintf(name, sizeof(name), "/%s", entry->d_name);
-    const int r = fz_segment_open(&segment, name, true);
+    const int r = fz_segment_open(&segment, found, true);
     if (r == 0 && is_ours(core, segment) && is_alive(segment) &&
         (!best || fz_segment_get_info(segment)->incarnation > fz_segment_get_info(best)->incarnation)) {
       fz_segment_free(best);
       best = segment;
-      snprintf(ret_name, size, "%s", name);
+      snprintf(ret_name, size, "%s", found);
       continue;
     }
     if (r < 0 && fz_adopt_is_passing(r))
@@ -206,18 +214,14 @@ static bool is_fresh(const fz_segment *segment) {
 }
 
 static void clean(fz_core *core, bool fresh) {
-  char prefix[48];
+  char prefix[48], name[FZ_SEGMENT_NAME_MAX + 1];
   DIR *folder = opendir(SHM_FOLDER);
 
   if (!folder)
     return;
-  const int length = snprintf(prefix, sizeof(prefix), "freezer.%lu.", (unsigned long)core->uid);
-  for (const struct dirent *entry; (entry = readdir(folder));) {
-    char name[FZ_SEGMENT_NAME_MAX + 1];
+  snprintf(prefix, sizeof(prefix), "freezer.%lu.", (unsigned long)core->uid);
+  while (next_name(folder, prefix, name)) {
     fz_segment *segment = NULL;
-    if (strncmp(entry->d_name, prefix, (size_t)length) != 0 || strlen(entry->d_name) >= sizeof(name) - 1)
-      continue;
-    snprintf(name, sizeof(name), "/%s", entry->d_name);
     if (fz_segment_open(&segment, name, false) == 0 && is_own_key(core, segment) && !is_alive(segment) &&
         !is_in_use(core, segment) && (fresh || !is_fresh(segment))) {
       const fz_segment_info *info = fz_segment_get_info(segment);
@@ -237,8 +241,30 @@ static void on_clean(fz_timer *timer) {
   fz_adopt_clean((fz_core *)(void *)((char *)timer - offsetof(fz_core, clean)));
 }
 
+/** So that people find their runs before the ranks have come back, which may take as long as a step. */
+static void take_living(fz_core *core) {
+  char prefix[48], name[FZ_SEGMENT_NAME_MAX + 1], run[FZ_RUN_NAME_MAX + 1];
+  DIR *folder = opendir(SHM_FOLDER);
+
+  if (!folder)
+    return; /* each is looked for again when a rank comes */
+  snprintf(prefix, sizeof(prefix), "freezer.%lu.", (unsigned long)core->uid);
+  while (next_name(folder, prefix, name)) {
+    fz_segment *segment = NULL;
+    if (fz_segment_open(&segment, name, false) < 0)
+      continue;
+    const bool living = is_ours(core, segment) && is_alive(segment);
+    snprintf(run, sizeof(run), "%s", fz_segment_get_info(segment)->run);
+    fz_segment_free(segment);
+    if (living && !fz_core_find(core, run) && fz_adopt_by_name(core, run) == 0)
+      fz_publisher_look_again(fz_core_find(core, run));
+  }
+  closedir(folder);
+}
+
 void fz_adopt_begin(fz_core *core) {
   clean(core, false);
+  take_living(core);
   core->clean.fire = on_clean;
   fz_timer_start(&core->timers, &core->clean, FZ_HOLD_MS);
 }

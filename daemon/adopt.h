@@ -17,7 +17,10 @@
 
 /** Removes what a killed freezerd left in shared memory: segments of ours in which nobody lives. */
 void fz_adopt_clean(fz_core *core);
-/** At the start: the same, but what was made last may still be entered; that is looked at again after FZ_HOLD_MS. */
+/**
+ * At the start: the same, but what was made last may still be entered; that is looked at again after FZ_HOLD_MS. And
+ * carries on what has a name and lives: what has none, or cannot be seen now, follows when a rank comes.
+ */
 void fz_adopt_begin(fz_core *core);
 
 /**

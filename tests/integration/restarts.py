@@ -250,6 +250,36 @@ def not_held(t):
         rank.kill()
 
 
+@fz.test("freezerd started again shows a run whose ranks are not back, takes a change, and sees all of them die")
+def shown_at_once(t):
+    daemon = t.daemon()
+    ranks = t.trainers(SMALL, (0, FOREVER), world=2, step_us=500)
+    for rank in ranks:
+        rank.wait_gen(1)
+    daemon.connect().require("freeze", patterns=["b"])
+    for rank in ranks:
+        rank.wait_gen(2)
+        rank.stop()
+    daemon.kill()
+    control = t.daemon().connect()
+    run = run_of(control)
+    equal((run["name"], run["gen"], run["ranks"], run["world"]), ("run", 2, 0, 2), "the run at once")
+    answer = control.require("freeze", patterns=["a.bias"], wait_ms=0)
+    equal((answer["applied"], [r["reason"] for r in answer["missing"]]), (False, 2 * ["not connected"]), "what came of it")
+    for rank in ranks:
+        rank.cont()
+    for rank in ranks:
+        equal(rank.wait_gen(3)[3], "100", "its mask")
+        rank.stop()
+    daemon = t.processes[-1]
+    daemon.kill()
+    control = t.daemon().connect()
+    equal(run_of(control)["live"], True, "the run before its ranks die")
+    for rank in ranks:
+        rank.kill()
+    fz.wait_until(lambda: not run_of(control)["live"], "the end of a run that nobody came back to is seen")
+
+
 @fz.test("segments of the dead are removed at the start, one without a plan a while after; those of the living never")
 def cleaned(t):
     daemon = t.daemon()
