@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 import fz
 import pyfreezer
 from gloo import Ranks, change, check_equal, restart
-from reference import REDUCED, batches, build, by_hand, finish, make, train
+from reference import REDUCED, attach_other, batches, build, by_hand, finish, make, train
 from training import OPTIMIZERS, Loop, Model
 
 
@@ -223,18 +223,6 @@ def test_apart(scene):
     with open(ranks.stop_file, "w", encoding="utf-8"):
         pass
     fz.equal(ranks.ranks[0].wait(60), 0, "exit status of the other")
-
-
-def attach_other(rank, what):
-    """Rank 1 has one block more, or another parameter that is frozen."""
-    rank.init()
-    model = Model(4 + (rank.rank if what == "layout" else 0))
-    if what == "baseline":
-        model.head.bias.requires_grad = rank.rank == 0
-    try:
-        pyfreezer.attach(model, OPTIMIZERS["adamw"](model.parameters()), run="ddp")
-    except pyfreezer.LayoutError as error:
-        rank.note(step=0, code=error.code, said=str(error))
 
 
 @fz.test("layouts or baselines that differ: attach fails on all ranks, with both and where they differ", limit=120)

@@ -4,14 +4,15 @@
 import torchenv  # noqa: F401 - first: goes on where torch is
 
 import time
+from unittest import mock
 
 import torch.distributed as dist
 
 import fz
 import pyfreezer
 from gloo import Ranks, change, restart
-from reference import by_hand, finish, train
-from training import OPTIMIZERS, Loop, Model
+from reference import attach_other, by_hand, finish, train
+from training import Loop
 
 
 def alone(rank):
@@ -124,23 +125,34 @@ def test_without(scene):
     fz.check("there is no libfreezer" in ranks.ranks[1].errors(), "what the other says", ranks.ranks[1].errors())
 
 
-def attach_other_layout(rank):
-    """Rank 1 has one block more."""
-    rank.init()
-    model = Model(4 + rank.rank)
-    try:
-        pyfreezer.attach(model, OPTIMIZERS["sgd"](model.parameters()), run="layout")
-    except pyfreezer.LayoutError as error:
-        rank.note(step=0, code=error.code, said=str(error))
-
-
-@fz.test("layouts that differ: attach fails on all ranks, with both and where they differ", limit=120)
+@fz.test("layouts or baselines that differ: attach fails on all ranks, with both and where they differ", limit=120)
 def test_layouts(scene):
     scene.daemon()
-    for notes in Ranks(scene, 2, attach_other_layout, environment=alone).join().values():
-        fz.equal([note["code"] for note in notes], ["LAYOUT_MISMATCH"] * 2, "the codes")
-        fz.equal(notes[0]["said"], notes[1]["said"], "what is said")
-        fz.check("layers.4.norm.weight" in notes[0]["said"], "where", notes[0])
+    for what, where in (
+        ("layout", "'layers.4.norm.weight' (8 elements,"),
+        ("baseline", "'head.bias' (1 elements, frozen)"),
+    ):
+        for notes in Ranks(scene, 2, attach_other, environment=alone, name=what, what=what).join().values():
+            fz.equal([note["code"] for note in notes], ["LAYOUT_MISMATCH"] * 2, "the codes")
+            fz.equal(notes[0]["said"], notes[1]["said"], "what is said")
+            fz.check(where in notes[0]["said"], "where", notes[0])
+
+
+@fz.test("a group of all ranks is asked for with what torch 2.0 takes, too")
+def test_old_torch(_scene):
+    taken = []
+
+    def new_group(ranks, timeout, backend):
+        taken.append(ranks)
+
+    with (
+        mock.patch.multiple(
+            dist, get_process_group_ranks=lambda _group: [0, 1], get_world_size=lambda: 2, get_rank=lambda: 0
+        ),
+        mock.patch.object(dist, "new_group", new_group),
+    ):
+        pyfreezer._distributed.PlanGroup(object())
+    fz.equal(taken, [[0, 1]], "the ranks of the group")
 
 
 if __name__ == "__main__":

@@ -102,3 +102,15 @@ def finish(ranks):
             sorted(notes[0]["during"] + notes[0]["moved"]), sorted(NAMES), f"what was frozen or moved, step {step}"
         )
     return steps
+
+
+def attach_other(rank, what):
+    """Rank 1 has one block more, or another parameter that is frozen."""
+    rank.init()
+    model = Model(4 + (rank.rank if what == "layout" else 0))
+    if what == "baseline":
+        model.head.bias.requires_grad = rank.rank == 0
+    try:
+        pyfreezer.attach(model, OPTIMIZERS["adamw"](model.parameters()), run=what)
+    except pyfreezer.LayoutError as error:
+        rank.note(step=0, code=error.code, said=str(error))

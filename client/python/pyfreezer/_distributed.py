@@ -40,7 +40,7 @@ class PlanGroup:
             ranks,
             timeout=datetime.timedelta(seconds=timeout),
             backend="gloo",
-            use_local_synchronization=len(ranks) < dist.get_world_size(),
+            **({"use_local_synchronization": True} if len(ranks) < dist.get_world_size() else {}),  # not in torch 2.0
         )
         self.root = dist.get_rank() == ranks[0]
         """Whether this rank attaches."""
@@ -49,10 +49,10 @@ class PlanGroup:
 
     def check(self, slots: Sequence[Slot], available: bool) -> bool:
         """
-        All ranks must have the same parameters: raises LayoutError on all of them. Whether libfreezer is `available`
-        on all: where it is not, nobody may ask the others for anything.
+        All ranks must have the same parameters and flags: raises LayoutError on all of them. Whether libfreezer is
+        `available` on all: where it is not, nobody may ask the others for anything.
         """
-        layout = [(slot.name, slot.elements) for slot in slots]
+        layout = [(slot.name, slot.elements, slot.baseline) for slot in slots]
         mine = hashlib.sha256(repr(layout).encode()).hexdigest()[:16]
         hashes = self._gather(mine)
         if len(set(hashes)) == 1:
@@ -61,10 +61,10 @@ class PlanGroup:
         other = next(i for i, h in enumerate(hashes) if h != hashes[0])
         pairs = [*zip(layouts[0], layouts[other])]
         at = next((i for i, (a, b) in enumerate(pairs) if a != b), len(pairs))
-        names = [f"'{each[at][0]}'" if at < len(each) else "nothing" for each in (layouts[0], layouts[other])]
+        found = [_described(each[at]) if at < len(each) else "nothing" for each in (layouts[0], layouts[other])]
         raise LayoutError(
             f"the ranks have different parameters: layout {hashes[0]} on rank 0 and {hashes[other]} on rank {other}, "
-            f"first at number {at}: {names[0]} and {names[1]}",
+            f"first at number {at}: {found[0]} and {found[1]}",
             code="LAYOUT_MISMATCH",
         )
 
@@ -108,6 +108,11 @@ class PlanGroup:
             str(error).splitlines()[0],
         )
         return -errno.EPIPE
+
+
+def _described(parameter: tuple[str, int, bool]) -> str:
+    name, elements, trains = parameter
+    return f"'{name}' ({elements} elements, {'trains' if trains else 'frozen'})"
 
 
 def plan_group(group: Any, timeout: float) -> PlanGroup | None:
