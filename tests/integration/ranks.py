@@ -277,5 +277,30 @@ def at_odds(t):
             check("have different parameters" in rank.errors() and "head.weight" in rank.errors(), what, rank.errors())
 
 
+@fz.test("a rank whose parameters differ comes to one that trains, which is told and goes on, whatever freezerd does")
+def at_odds_later(t):
+    daemon = t.daemon()
+    other = PARAMS[:-1] + [("head.bias", 4096, 1)]
+
+    def start(params, rank, wait_ms):
+        return t.trainer(params, (0, FOREVER), rank=rank, world=2, run="late", step_us=500, attach_timeout_ms=wait_ms)
+
+    def refused():
+        equal(start(other, 1, 30000).wait(20), 1, "exit status of the one that differs")
+        first.wait_step(first.step() + 500)
+
+    first = start(PARAMS, 0, 50)
+    first.wait_step(10)
+    refused()
+    second = start(PARAMS, 1, 30000)
+    first.wait_gen()
+    daemon.kill()
+    second.kill()
+    t.daemon()
+    first.wait_step(first.step() + 1000)
+    refused()
+    check(first.errors().count("is another") == 1, "what it was told before its first plan, and once", first.errors())
+
+
 if __name__ == "__main__":
     fz.main()
