@@ -42,7 +42,7 @@ class Compile(Extension):
             self._hooks.append(native.register_step_pre_hook(self._look))
 
     def before_flip(self, change: Change) -> None:
-        compiler = getattr(sys.modules["torch"], "compiler", None)  # torch 2.0 has none, and then it says less than now
+        compiler = getattr(sys.modules["torch"], "compiler", None)  # torch 2.0 has none, and not all have the function
         if hasattr(compiler, "is_compiling") and compiler.is_compiling():
             raise Refused(
                 "torch.compile is at work, and would miss the flip",
