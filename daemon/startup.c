@@ -157,6 +157,7 @@ static int serve(fz_core *core, const fz_listener *listener, const fz_listener *
     fz_log_write(&core->log, FZ_LOG_ERROR, FZ_LOG_ABOUT(.event = "daemon"), "cannot serve: %s", strerror(-r));
     return FZ_EXIT_FAILED;
   }
+  fz_adopt_begin(core); /* and not before: the history would tell of a freezerd that could not serve */
   say_ready(core, options->ready_fd);
   r = fz_server_run(server);
   const int closed = fz_server_free(server);
@@ -197,8 +198,6 @@ static int listen_and_serve(fz_core *core, const fz_options *options, const char
   r = fz_core_init(core, listener.path, state_dir);
   if (r < 0)
     fz_log_write(&core->log, FZ_LOG_ERROR, FZ_LOG_ABOUT(.event = "daemon"), "%s", strerror(-r));
-  else
-    fz_adopt_begin(core);
   r = r < 0 ? FZ_EXIT_FAILED : serve(core, &listener, &read_only, options);
   if (core->scope)
     fz_adopt_clean(core);
