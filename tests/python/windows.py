@@ -501,5 +501,23 @@ def test_idle(scene):
     fz.check("WARNING" not in lines.text, "what is said of a step behind the end", lines.text)
 
 
+@fz.test("a model that is attached again, as by a notebook's cell that runs twice, has one session: the new one")
+def test_again(scene):
+    scene.daemon()
+    loop = Loop()
+    lines = Lines()
+    first = pyfreezer.attach(loop.model, loop.optimizer, socket=scene.socket, run="again")
+    loop.run(3)
+    with pyfreezer.attach(loop.model, loop.optimizer, socket=scene.socket, run="again", log=lines.logger) as second:
+        fz.equal(len(loop.optimizer._optimizer_step_post_hooks), 1, "hooks")
+        fz.check("WARNING the model was attached already" in lines.text, "what is said", lines.text)
+        first.detach()
+        loop.while_running(scene, "freeze", "embed")
+        fz.equal((second.connected, second.is_frozen("embed"), second.run), (True, True, "again"), "the new one")
+    with pyfreezer.attach(loop.model, loop.optimizer, socket=scene.socket, run="again", log=lines.logger):
+        loop.run(loop.steps + 1)
+    fz.equal(lines.text.count("attached already"), 1, "what is said where the one before has ended")
+
+
 if __name__ == "__main__":
     fz.main()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Callable
 
@@ -18,6 +19,9 @@ from ._settings import Settings
 
 if TYPE_CHECKING:
     import torch
+
+_sessions: weakref.WeakKeyDictionary[torch.nn.Module, weakref.ref[Session]] = weakref.WeakKeyDictionary()
+"""The last one of each bare model."""
 
 
 def attach(
@@ -75,7 +79,8 @@ def attach(
 
     Returns at once where there is no freezerd or no libfreezer: training goes on as it is, and the session attaches
     by itself when freezerd appears. Raises ValueError and TypeError for bad arguments, LayoutError, NotCovered, Refused
-    for what cannot be controlled at all, RulesError, and with FREEZER_REQUIRE=1 NotConnected.
+    for what cannot be controlled at all, RulesError, and with FREEZER_REQUIRE=1 NotConnected. A session that the model
+    has already ends: only one can be its rank.
     """
     if uncovered not in ("pin", "raise"):
         raise ValueError(f"uncovered must be 'pin' or 'raise', not {uncovered!r}")
@@ -93,6 +98,7 @@ def attach(
     settings = Settings(norm, optimizer_state, on_conflict, allow_empty, first, _log.configure(log))
     text = _arguments.rules_text(rules)
     where = Where(run, socket, framework, job, attempt, rank, world, step, epoch, text, timeout, plan_group)
+    _end_session_of(model, settings)
     slots = _names.collect(model)
     given = len(extensions)
     extensions = _adapters.choose(model, optimizers, slots, extensions, rewrap)
@@ -118,8 +124,20 @@ def attach(
         _names.remember(model, slots, session._flags.live)
         if hook:
             session.begin_window(step, epoch)
+        _sessions[session.model] = weakref.ref(session)
         undo.pop_all()
     return session
+
+
+def _end_session_of(model: torch.nn.Module, settings: Settings) -> None:
+    """As when the cell of a notebook runs again: both would go on for ever to take the rank from each other."""
+    known = _sessions.get(_names.unwrap(model))
+    session = known() if known else None
+    if session is None or not session._finalizer.alive:
+        return
+    if settings.first:
+        settings.logger.warning("the model was attached already: that session ends here; detach() ends it without this")
+    session.detach()
 
 
 def _check_coverage(
