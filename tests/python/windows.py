@@ -510,13 +510,13 @@ def test_again(scene):
     loop.run(3)
     with pyfreezer.attach(loop.model, loop.optimizer, socket=scene.socket, run="again", log=lines.logger) as second:
         fz.equal(len(loop.optimizer._optimizer_step_post_hooks), 1, "hooks")
-        fz.check("WARNING the model was attached already" in lines.text, "what is said", lines.text)
+        fz.check("INFO the model was attached before: that session ends" in lines.text, "what is said", lines.text)
         first.detach()
         loop.while_running(scene, "freeze", "embed")
         fz.equal((second.connected, second.is_frozen("embed"), second.run), (True, True, "again"), "the new one")
     with pyfreezer.attach(loop.model, loop.optimizer, socket=scene.socket, run="again", log=lines.logger):
         loop.run(loop.steps + 1)
-    fz.equal(lines.text.count("attached already"), 1, "what is said where the one before has ended")
+    fz.equal(lines.text.count("attached before"), 1, "what is said where the one before has ended")
 
 
 if __name__ == "__main__":

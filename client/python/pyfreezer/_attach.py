@@ -136,7 +136,7 @@ def _end_session_of(model: torch.nn.Module, settings: Settings) -> None:
     if session is None or not session._finalizer.alive:
         return
     if settings.first:
-        settings.logger.warning("the model was attached already: that session ends here; detach() ends it without this")
+        settings.logger.info("the model was attached before: that session ends")
     session.detach()
 
 
