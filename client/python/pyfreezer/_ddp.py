@@ -13,7 +13,7 @@ anew, and without one what would need it is not controllable: DDP_NOT_COVERED.
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Callable
 
 from . import _reducer
@@ -63,12 +63,9 @@ class Ddp(Extension):
         self._follow()
 
     def before_flip(self, change: Change) -> None:
-        frozen = {id(slot.tensor) for slot in change.frozen_slots}
-        thawed = {id(slot.tensor) for slot in change.unfrozen_slots}
         for coverage in self._coverages:
-            training = coverage.training()
-            name = type(coverage.wrapper.module).__name__
-            if training and not (training - frozen) | (coverage.controlled() & thawed):
+            if change.empties(coverage.parameters()):
+                name = type(coverage.wrapper.module).__name__
                 raise Refused(
                     f"nothing within DistributedDataParallel({name}) would train, and with no gradient to exchange it "
                     "fails",
@@ -115,16 +112,18 @@ class Coverage:
         elif count == len(training) and not wrapper.find_unused_parameters:
             self._known = training  # anything else would have ended in an error at the first step
 
-    def controlled(self) -> set[int]:
-        """Ids of all that DDP would reduce if it trained."""
+    def parameters(self) -> Iterator[torch.nn.Parameter]:
+        """All that DDP would reduce if it trained."""
         ignored = self.wrapper.parameters_to_ignore
-        return {id(p) for name, p in self.wrapper.module.named_parameters() if name not in ignored}
+        return (p for name, p in self.wrapper.module.named_parameters() if name not in ignored)
+
+    def controlled(self) -> set[int]:
+        """Ids of these."""
+        return set(map(id, self.parameters()))
 
     def training(self) -> set[int]:
         """Ids of what it must reduce now."""
-        ignored = self.wrapper.parameters_to_ignore
-        named = self.wrapper.module.named_parameters()
-        return {id(p) for name, p in named if p.requires_grad and name not in ignored}
+        return {id(p) for p in self.parameters() if p.requires_grad}
 
     def missing(self) -> set[int]:
         """Ids of what could be thawed and is not known to be reduced."""

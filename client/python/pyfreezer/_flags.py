@@ -16,10 +16,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Sequence
 from itertools import compress
-from typing import Callable
+from typing import TYPE_CHECKING, Callable
 
 from ._names import Slot, shorten
 from ._tensors import Tensors, at, put
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +44,19 @@ class Change:
     def unfrozen(self) -> list[str]:
         """Names of what was unfrozen."""
         return [slot.name for slot in self.unfrozen_slots]
+
+    def empties(self, parameters: Iterable[torch.nn.Parameter]) -> bool:
+        """Asked before it is written: whether some of these train, and none will."""
+        if not self.frozen_slots:
+            return False
+        frozen = {id(slot.tensor) for slot in self.frozen_slots}
+        thawed = {id(slot.tensor) for slot in self.unfrozen_slots}
+        some = False
+        for parameter in parameters:
+            some = some or parameter.requires_grad
+            if id(parameter) in thawed or (parameter.requires_grad and id(parameter) not in frozen):
+                return False
+        return some
 
 
 class Flags:

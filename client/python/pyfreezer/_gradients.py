@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from . import _hooks, _owners
 from ._errors import Refused
 from ._extension import Extension
-from ._names import shorten
+from ._names import parameters_of, shorten
 
 if TYPE_CHECKING:
     from ._flags import Change
@@ -40,13 +40,8 @@ class Gradients(Extension):
         session = self._session
         if session is None or not self._can_starve:
             return
-        frozen = {id(slot.tensor) for slot in change.frozen_slots}
-        thawed = {id(slot.tensor) for slot in change.unfrozen_slots}
         for number, optimizer in enumerate(session.optimizers, 1):
-            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-            training = {id(parameter) for parameter in parameters if parameter.requires_grad}
-            left = training - frozen or thawed.intersection(map(id, parameters))
-            if training and not left and _is_scaled():
+            if change.empties(parameters_of(optimizer)) and _is_scaled():
                 raise Refused(
                     f"nothing of optimizer {number} of {len(session.optimizers)} would train, and GradScaler fails at "
                     "a step without gradients",
@@ -71,7 +66,7 @@ class Gradients(Extension):
         """Before a step. With a closure the backward pass is yet to come: then where the next window begins."""
         session = self._session
         closure = arguments[1:] or keywords
-        if session is None or id(optimizer) not in self._hooks or not (closure or _has_gradients(optimizer)):
+        if session is None or id(optimizer) not in self._hooks or not (closure or has_gradients(optimizer)):
             return
         session._soon(self._hooks.pop(id(optimizer)).remove)  # not while torch goes through its hooks
         if closure:
@@ -81,9 +76,9 @@ class Gradients(Extension):
 
     def _tell(self, optimizer: Any) -> None:
         session = self._session
-        if session is None or not _has_gradients(optimizer):
+        if session is None or not has_gradients(optimizer):
             return
-        stepping = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        stepping = set(map(id, parameters_of(optimizer)))
         state = optimizer.state
         blind = [
             slot.name
@@ -112,5 +107,6 @@ def _is_scaled() -> bool:
     return False
 
 
-def _has_gradients(optimizer: Any) -> bool:
-    return any(parameter.grad is not None for group in optimizer.param_groups for parameter in group["params"])
+def has_gradients(optimizer: Any) -> bool:
+    """Whether anything that it steps has a gradient."""
+    return any(parameter.grad is not None for parameter in parameters_of(optimizer))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import _lightning_common as common
-from . import _windows
+from . import _names, _windows
 from ._arguments import Rules
 from ._errors import FreezerError, Refused
 from ._extension import Extension
@@ -32,15 +32,10 @@ class _EveryOptimizer(Extension):
     def before_flip(self, change: Change) -> None:
         assert self._session is not None
         optimizers = self._session.optimizers
-        if len(optimizers) < 2 or not change.frozen_slots:
+        if len(optimizers) < 2:
             return
-        frozen = {id(slot.tensor) for slot in change.frozen_slots}
-        thawed = {id(slot.tensor) for slot in change.unfrozen_slots}
         for number, optimizer in enumerate(optimizers):
-            parameters = [p for group in optimizer.param_groups for p in group["params"]]
-            before = any(p.requires_grad for p in parameters)
-            after = any(id(p) in thawed or (p.requires_grad and id(p) not in frozen) for p in parameters)
-            if before and not after:
+            if change.empties(_names.parameters_of(optimizer)):
                 raise Refused(
                     f"optimizer {number} ({type(optimizer).__name__}) would have nothing to train",
                     code="REFUSED_EMPTY",

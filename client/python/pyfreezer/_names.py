@@ -181,9 +181,14 @@ def forget(model: torch.nn.Module) -> None:
 # --- the optimizer ---
 
 
+def parameters_of(optimizer: Any) -> list[torch.nn.Parameter]:
+    """All that an optimizer steps, in its order."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
 def cover(slots: Iterable[Slot], optimizers: Iterable[Any]) -> list[Slot]:
     """Pins what is in none of these optimizers, which could not train; returns it."""
-    covered = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
+    covered = {id(parameter) for optimizer in optimizers for parameter in parameters_of(optimizer)}
     missing = [slot for slot in slots if slot.controllable and id(slot.tensor) not in covered]
     for slot in missing:
         slot.may_freeze = slot.may_train = NO_OPTIMIZER

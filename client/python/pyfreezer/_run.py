@@ -17,7 +17,7 @@ import types
 from collections.abc import Sequence
 from typing import Any, Callable
 
-from . import _log, _names, _owners, _rules, _script
+from . import _gradients, _log, _names, _owners, _rules, _script
 from ._attach import attach
 from ._errors import FreezerError, NotConnected, RulesError
 from ._session import Session
@@ -135,13 +135,12 @@ class _FirstStep:
     def _before_step(self, optimizer: Any, args: Any, keywords: Any) -> None:
         if self._done:
             return
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         closure = args[1:] or keywords
-        if not closure and all(parameter.grad is None for parameter in parameters):
+        if not closure and not _gradients.has_gradients(optimizer):
             return
         self._done = True
         try:
-            self._attach(optimizer, parameters)
+            self._attach(optimizer)
             if self.session is not None:
                 self.session._soon(self._hook.remove)  # not while torch goes through its hooks
         except (RulesError, NotConnected):
@@ -151,9 +150,9 @@ class _FirstStep:
                 raise
             _log.configure("auto").error("%s: training goes on without Freezer", error)
 
-    def _attach(self, optimizer: Any, parameters: list[Any]) -> None:
+    def _attach(self, optimizer: Any) -> None:
         names = vars(sys.modules["__main__"])
-        model = _owners.model_of(parameters, names)
+        model = _owners.model_of(_names.parameters_of(optimizer), names)
         if model is None:
             raise FreezerError(f"no module has the parameters of this {type(optimizer).__name__}")
         if any(_names.is_remembered(module) for module in model.modules()):
