@@ -3,7 +3,6 @@
 
 import torchenv  # noqa: F401 - first: goes on where torch is
 
-import logging
 import sys
 import types
 from unittest import mock
@@ -12,7 +11,7 @@ import torch
 
 import fz
 import pyfreezer
-from training import Loop, Model, differing, weights
+from training import Lines, Loop, Model, differing, weights
 
 FREEZE = {"version": 1, "rules": [{"name": "a", "freeze": ["layers.0"], "from": {"step": 3}, "until": {"step": 6}}]}
 
@@ -21,24 +20,11 @@ GUARDS = "use_recursive_dict_tags_for_guards"
 """With these, where torch has them, a compiled graph does not see a flag that is set in place."""
 
 
-class Lines(logging.Handler):
-    """What the package says."""
-
-    def __init__(self):
-        super().__init__()
-        self.lines = []
-
-    def emit(self, record):
-        self.lines.append(record.getMessage())
-
-
-def logger():
-    """A logger of the test's own, and what it was given."""
-    lines = Lines()
-    log = logging.Logger("test")
-    log.addHandler(lines)
-    pyfreezer._log.logger.addHandler(lines)
-    return log, lines
+def heard():
+    """What is said by a session to which it is given, and by the package without one."""
+    said = Lines()
+    pyfreezer._log.logger.addHandler(said)
+    return said
 
 
 def compiled_loop(backend):
@@ -78,47 +64,36 @@ for _backend in ("eager", "aot_eager"):
         other.detach()
 
 
+def step_misled(loop, parameters, gradient_of):
+    """A step whose backward pass gives these other gradients; the steps at which the compiler begins anew meanwhile."""
+    resets, reset, backward = [], torch._dynamo.reset, torch.Tensor.backward
+
+    def misled(tensor, *words, **more):
+        backward(tensor, *words, **more)
+        for parameter in parameters:
+            parameter.grad = gradient_of(parameter)
+
+    with (
+        mock.patch.object(torch.Tensor, "backward", misled),
+        mock.patch.object(torch._dynamo, "reset", lambda: resets.append(loop.steps) or reset()),
+    ):
+        loop.step()
+    return resets
+
+
 @fz.test("a graph that does not follow the flags: the frozen do not move, and the compiler begins anew")
 def test_canary(scene):
     scene.daemon()
     loop, bare = compiled_loop("eager")
-    log, said = logger()
-    session = pyfreezer.attach(loop.model, loop.optimizer, socket=scene.socket, run="stale", rules=FREEZE, log=log)
+    said = heard()
+    session = pyfreezer.attach(loop.model, loop.optimizer, socket=scene.socket, run="stale", rules=FREEZE, log=said)
     loop.run(3)
-    resets, reset = [], torch._dynamo.reset
-    torch._dynamo.reset = lambda: resets.append(loop.steps) or reset()
+    block = list(bare.layers[0].parameters())
     frozen = weights(bare, "layers.0.")
-    backward = torch.Tensor.backward
-
-    def stale(tensor, *words, **more):
-        backward(tensor, *words, **more)
-        for parameter in bare.layers[0].parameters():
-            parameter.grad = torch.ones_like(parameter)
-
-    torch.Tensor.backward = stale
-    try:
-        loop.step()
-    finally:
-        torch.Tensor.backward = backward
-        torch._dynamo.reset = reset
+    fz.equal(step_misled(loop, block, torch.ones_like), [3], "steps at which the compiler began anew")
     fz.equal(differing(frozen, weights(bare, "layers.0.")), [], "frozen tensors that moved")
-    fz.equal(resets, [3], "steps at which the compiler began anew")
     loop.run(6)
-    resets.clear()
-    torch._dynamo.reset = lambda: resets.append(loop.steps) or reset()
-
-    def blind(tensor, *words, **more):
-        backward(tensor, *words, **more)
-        for parameter in bare.layers[0].parameters():
-            parameter.grad = None
-
-    torch.Tensor.backward = blind
-    try:
-        loop.step()
-    finally:
-        torch.Tensor.backward = backward
-        torch._dynamo.reset = reset
-    fz.equal(resets, [6], "steps at which it began anew after what was unfrozen got no gradient")
+    fz.equal(step_misled(loop, block, lambda _: None), [6], "the same, after what was unfrozen got no gradient")
     fz.check(any("did not follow the flags of layers.0" in line for line in said.lines), "it is said", said.lines)
     session.detach()
 
@@ -127,8 +102,8 @@ def test_canary(scene):
 def test_no_optimizer(scene):
     scene.daemon()
     loop, bare = compiled_loop("eager")
-    log, said = logger()
-    session = pyfreezer.attach(loop.model, hook=False, socket=scene.socket, run="alone", rules=FREEZE, log=log)
+    said = heard()
+    session = pyfreezer.attach(loop.model, hook=False, socket=scene.socket, run="alone", rules=FREEZE, log=said)
     for step in range(8):
         session.step()
         before = weights(bare, "layers.0.")
@@ -150,13 +125,13 @@ def test_old_torch(_scene):
 def test_masks(scene):
     scene.daemon()
     loop, _ = compiled_loop("eager")
-    log, said = logger()
+    said = heard()
     rules = []
     for i in range(12):
         window = {"from": {"step": 2 * i + 1}, "until": {"step": 2 * i + 2 + i // 4}}
         rules.append({"name": f"r{i}", "freeze": [f"layers.{i % 4}"], **window})
     session = pyfreezer.attach(
-        loop.model, loop.optimizer, socket=scene.socket, run="masks", rules={"version": 1, "rules": rules}, log=log
+        loop.model, loop.optimizer, socket=scene.socket, run="masks", rules={"version": 1, "rules": rules}, log=said
     )
     loop.run(30)
     fz.check(any("masks were compiled" in line for line in said.lines), "it is said", said.lines)

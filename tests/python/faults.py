@@ -4,7 +4,6 @@
 import torchenv  # noqa: F401 - first: goes on where torch is
 
 import io
-import logging
 import os
 import subprocess
 import sys
@@ -13,7 +12,7 @@ import threading
 import fz
 import pyfreezer
 import torch
-from training import Flip, Loop, differing, weights
+from training import Flip, Lines, Loop, differing, weights
 
 RULES = {"version": 1, "rules": [{"freeze": ["embed", "layers.0"], "from": {"step": 10}, "until": {"step": 30}}]}
 FLIPS = [Flip(10, p, False) for p in ("embed", "layers.0.")] + [Flip(30, p, True) for p in ("embed", "layers.0.")]
@@ -285,15 +284,13 @@ def test_loaded_moments(scene):
 def test_differs(scene):
     scene.daemon()
     loop = Loop()
-    said = []
-    log = logging.Logger("differs")
-    log.addFilter(lambda record: said.append(record.getMessage()) or False)
-    with pyfreezer.attach(loop.model, loop.optimizer, socket=scene.socket, rules=RULES, log=log) as session:
+    said = Lines()
+    with pyfreezer.attach(loop.model, loop.optimizer, socket=scene.socket, rules=RULES, log=said) as session:
         session.load_state_dict(
             {**session.state_dict(), "step": 12, "frozen": ["embed.weight", "embed.bias", "head.bias"]}
         )
         fz.check(session.is_frozen("layers.0") and not session.is_frozen("head"), "frozen by the rules", session.frozen)
-    (line,) = [line for line in said if "differ from the checkpoint" in line]
+    (line,) = [line for line in said.lines if "differ from the checkpoint" in line]
     fz.check("step 12" in line and "head.bias" in line and "layers.0.norm.weight" in line, "what differs", line)
     fz.check("embed.weight" not in line, "what does not", line)
 
@@ -318,16 +315,14 @@ def test_wrong_state(_scene):
 def test_timeout(scene):
     scene.daemon()
     loop = Loop()
-    said = []
-    log = logging.Logger("timeout")
-    log.addFilter(lambda record: said.append(record.getMessage()) or False)
+    said = Lines()
     for timeout in (0, 0.05):
         with pyfreezer.attach(
-            loop.model, loop.optimizer, socket=scene.socket, rank=0, world=2, timeout=timeout, log=log
+            loop.model, loop.optimizer, socket=scene.socket, rank=0, world=2, timeout=timeout, log=said
         ) as session:
             loop.step()
             fz.equal(session.generation, 0, "the plan")
-    fz.equal([line for line in said if "no plan" in line],
+    fz.equal([line for line in said.lines if "no plan" in line],
              ["no plan after 50 ms: training begins with the flags as they are"], "what is said")  # fmt: skip
 
 

@@ -3,7 +3,6 @@
 
 import torchenv  # noqa: F401 - first: goes on where torch is
 
-import logging
 import sys
 from unittest import mock
 
@@ -11,7 +10,7 @@ import fz
 import pyfreezer
 import torch
 from torch.utils.checkpoint import checkpoint
-from training import WIDTH, Loop, Model
+from training import WIDTH, Lines, Loop, Model
 
 FREEZE = {"version": 1, "rules": [{"freeze": ["embed"], "from": {"step": 3}}]}
 
@@ -29,15 +28,6 @@ class Checkpointed(Model):
         for layer in self.layers:
             x = checkpoint(layer, x, use_reentrant=self.reentrant)
         return self.head(x)
-
-
-class Lines(logging.Logger):
-    def __init__(self):
-        super().__init__("lines")
-        self.text = ""
-
-    def handle(self, record):
-        self.text += f"{record.levelname} {record.getMessage()}\n"
 
 
 def said(scene, reentrant, optimizer="adamw", closure=False, idle=False, steps=8):

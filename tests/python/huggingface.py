@@ -3,7 +3,6 @@
 
 import torchenv  # noqa: F401 - first: goes on where torch is
 
-import logging
 import os
 import sys
 
@@ -14,7 +13,7 @@ import fz
 import hftrain
 import pyfreezer
 from hftrain import Conductor, Flips, trainer
-from training import differing, weights
+from training import Lines, differing, weights
 
 from pyfreezer.transformers import FreezerCallback, _has_adapters
 
@@ -169,15 +168,14 @@ def test_late_resume(scene):
     scene.daemon()
 
     def run(folder, late=False, checkpoint=None):
-        model, said = frozen_at_start(), logging.getLogger(folder)
-        said.addHandler(handler := Lines())
+        model, said = frozen_at_start(), Lines()
         callback = FreezerCallback(socket=scene.socket, rules=TRAIN, run=folder, log=said)
         saving = {"save_strategy": "steps", "save_steps": 4}
         made = trainer(scene, [] if late else [callback], model, folder=folder, max_steps=8, **saving)
         if late:
             made.add_callback(callback)
         made.train(resume_from_checkpoint=checkpoint and scene.path(checkpoint))
-        return weights(model), [line for line in handler.lines if "in no optimizer" in line]
+        return weights(model), [line for line in said.lines if "in no optimizer" in line]
 
     whole, said = run("in time")
     fz.equal(said, [], "warnings")
@@ -186,17 +184,6 @@ def test_late_resume(scene):
     fz.check(len(said) == 1 and "to resume" in said[0] and "constructor" in said[0], "it says how to resume", said)
     resumed, _ = run("again", checkpoint="late/checkpoint-4")
     fz.equal(differing(whole, resumed), [], "differences of the resumed run")
-
-
-class Lines(logging.Handler):
-    """Keeps what is said."""
-
-    def __init__(self):
-        super().__init__()
-        self.lines = []
-
-    def emit(self, record):
-        self.lines.append(record.getMessage())
 
 
 @fz.test("the base below an adapter of PEFT is left alone, but for what is listed", limit=300)

@@ -3,7 +3,6 @@
 
 import torchenv  # noqa: F401 - first: goes on where torch is
 
-import logging
 import re
 import sys
 from types import SimpleNamespace
@@ -14,7 +13,7 @@ import pyfreezer
 import torch
 import torch._dynamo  # noqa: F401 - as where a model is compiled
 from pyfreezer import _compile, _cudagraphs, _ddp, _fsdp, _names, _zero
-from training import Loop, Model
+from training import Lines, Loop, Model
 
 REFUSED = {
     "STATIC_GRAPH": "DistributedDataParallel(static_graph=True) was promised that the same parameters train at each "
@@ -154,20 +153,18 @@ def test_shown(scene):
 @fz.test("what is warned of in the log")
 def test_warned(scene):
     scene.daemon()
-    said = []
-    log = logging.Logger("sentences")
-    log.addFilter(lambda record: said.append(record.getMessage()) or False)
+    said = Lines()
     loop = Loop()
     optimizer = torch.optim.SGD([p for n, p in loop.model.named_parameters() if not n.startswith("embed")], lr=0.1)
-    with pyfreezer.attach(loop.model, optimizer, socket=scene.socket, hook=False, log=log) as session:
+    with pyfreezer.attach(loop.model, optimizer, socket=scene.socket, hook=False, log=said) as session:
         loop.model.head.bias.requires_grad = False
         session.step(3)
         session.look()
     loop = Loop()
-    with pyfreezer.attach(loop.model, loop.optimizer, socket=scene.socket, hook=False, log=log) as session:
+    with pyfreezer.attach(loop.model, loop.optimizer, socket=scene.socket, hook=False, log=said) as session:
         session.freeze("**", force=True)
         fz.wait_until(lambda: session.step() or session.refusal, "the refusal")
-    said = [re.sub(r"^step \d+", "step N", line) for line in said]
+    said = [re.sub(r"^step \d+", "step N", line) for line in said.lines]
     fz.equal([line for line in said if line in WARNED], WARNED, f"warnings in {said}")
 
 

@@ -5,6 +5,7 @@ flips it is a session, or Flip objects, by hand, at the steps that they name.
 """
 
 import dataclasses
+import logging
 import threading
 
 import torch
@@ -109,6 +110,19 @@ class Loop:
             self.step()
         thread.join()
         return results[0]
+
+
+class Lines(logging.Logger):
+    """What the package says: messages in `lines`, and in `text` with their levels. Can be another logger's handler."""
+
+    def __init__(self):
+        super().__init__("lines")
+        self.lines = []
+        self.text = ""
+
+    def handle(self, record):
+        self.lines.append(record.getMessage())
+        self.text += f"{record.levelname} {record.getMessage()}\n"
 
 
 def weights(model, prefix=""):

@@ -3,14 +3,13 @@
 
 import torchenv  # noqa: F401 - first: goes on where torch is
 
-import logging
 import sys
 
 import fz
 import pyfreezer
 import torch
 from torch import nn
-from training import WIDTH, Flip, Loop, Model, differing, weights
+from training import WIDTH, Flip, Lines, Loop, Model, differing, weights
 
 
 def rules(*some):
@@ -20,21 +19,6 @@ def rules(*some):
 def freeze(prefix, start, end=None):
     rule = {"freeze": [f"prefix:{prefix}"], "from": {"step": start}}
     return rule if end is None else {**rule, "until": {"step": end}}
-
-
-class Lines(logging.Handler):
-    """What the package logs, in `text`."""
-
-    def __init__(self):
-        super().__init__()
-        self.text = ""
-        self.logger = logging.getLogger(f"lines-{id(self)}")
-        self.logger.propagate = False
-        self.logger.setLevel(logging.INFO)
-        self.logger.addHandler(self)
-
-    def emit(self, record):
-        self.text += f"{record.levelname} {record.getMessage()}\n"
 
 
 @fz.test("a flip lands where an accumulation window begins")
@@ -177,7 +161,7 @@ def test_clipping(scene):
 def test_empty(scene):
     scene.daemon()
     loop, lines = Loop(), Lines()
-    with pyfreezer.attach(loop.model, loop.optimizer, socket=scene.socket, log=lines.logger) as session:
+    with pyfreezer.attach(loop.model, loop.optimizer, socket=scene.socket, log=lines) as session:
         loop.run(2)
         result = loop.while_running(scene, "freeze", "**")
         fz.equal(result.status, 6, f"exit status: {result!r}")
@@ -217,7 +201,7 @@ def test_extension(scene):
     scene.daemon()
     loop, picky, lines = Loop(), Picky(), Lines()
     plan = rules(freeze("embed.weight", 3), freeze("head.bias", 8))
-    pyfreezer.attach(loop.model, loop.optimizer, socket=scene.socket, rules=plan, extensions=[picky], log=lines.logger)
+    pyfreezer.attach(loop.model, loop.optimizer, socket=scene.socket, rules=plan, extensions=[picky], log=lines)
     session = loop.optimizer and picky  # the session lives as long as its optimizer
     loop.run(7)
     fz.check(loop.model.embed.weight.requires_grad, "not frozen at step 3")
@@ -245,7 +229,7 @@ def conflict(scene, policy):
     scene.daemon()
     loop, lines = Loop(), Lines()
     session = pyfreezer.attach(
-        loop.model, loop.optimizer, socket=scene.socket, on_conflict=policy, log=lines.logger,
+        loop.model, loop.optimizer, socket=scene.socket, on_conflict=policy, log=lines,
         rules=rules(freeze("embed", 4, 6)),
     )  # fmt: skip
     flags = []
@@ -487,7 +471,7 @@ def test_idle(scene):
     scene.daemon()
     loop = Loop()
     lines, plan = Lines(), rules(freeze("embed", 5))
-    with pyfreezer.attach(loop.model, loop.optimizer, socket=scene.socket, rules=plan, log=lines.logger):
+    with pyfreezer.attach(loop.model, loop.optimizer, socket=scene.socket, rules=plan, log=lines):
         (hook,) = loop.optimizer._optimizer_step_post_hooks.values()
         kept = []
         for _ in range(4):
@@ -508,13 +492,13 @@ def test_again(scene):
     lines = Lines()
     first = pyfreezer.attach(loop.model, loop.optimizer, socket=scene.socket, run="again")
     loop.run(3)
-    with pyfreezer.attach(loop.model, loop.optimizer, socket=scene.socket, run="again", log=lines.logger) as second:
+    with pyfreezer.attach(loop.model, loop.optimizer, socket=scene.socket, run="again", log=lines) as second:
         fz.equal(len(loop.optimizer._optimizer_step_post_hooks), 1, "hooks")
         fz.check("INFO the model was attached before: that session ends" in lines.text, "what is said", lines.text)
         first.detach()
         loop.while_running(scene, "freeze", "embed")
         fz.equal((second.connected, second.is_frozen("embed"), second.run), (True, True, "again"), "the new one")
-    with pyfreezer.attach(loop.model, loop.optimizer, socket=scene.socket, run="again", log=lines.logger):
+    with pyfreezer.attach(loop.model, loop.optimizer, socket=scene.socket, run="again", log=lines):
         loop.run(loop.steps + 1)
     fz.equal(lines.text.count("attached before"), 1, "what is said where the one before has ended")
 
