@@ -210,6 +210,32 @@ def test_extension(scene):
     fz.equal(session.calls, ["attached", (8, ["embed.weight", "head.bias"], [])], "calls")
 
 
+@fz.test("an extension can ask what a flip leaves with nothing to train: only what trained, and is not thawed by it")
+def test_empties(scene):
+    class Asking(pyfreezer.Extension):
+        def __init__(self, *prefixes):
+            self.asked = {prefix: [] for prefix in prefixes}
+
+        def before_flip(self, change):
+            for prefix, answers in self.asked.items():
+                named = loop.model.named_parameters()
+                answers.append(change.empties(p for name, p in named if name.startswith(prefix)))
+
+    scene.daemon()
+    loop, asking = Loop(), Asking(("embed", "head"), "embed", "head", "layers.0")
+    plan = rules(freeze("head", 2, 4), freeze("layers.0", 2), freeze("embed", 4))
+    with pyfreezer.attach(loop.model, loop.optimizer, socket=scene.socket, rules=plan, extensions=[asking]) as session:
+        loop.run(6)
+        fz.equal((session.is_frozen("embed"), session.is_frozen("head")), (True, False), "frozen at the end")
+    answers = {
+        ("embed", "head"): [False, False],
+        "embed": [False, True],
+        "head": [True, False],
+        "layers.0": [True, False],
+    }
+    fz.equal(asking.asked, answers, "what has nothing to train from step 2, and from step 4, though it had before")
+
+
 @fz.test("an extension's codes are what freezerctl shows")
 def test_codes(scene):
     class Static(pyfreezer.Extension):
