@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Callable
@@ -90,24 +89,13 @@ def attach(
     if hook and not optimizers:
         raise ValueError("give the optimizer, or hook=False and call session.step() at the start of each window")
     natives = [_hooks.native(each) for each in optimizers] if hook else []
-    plan_group = None
-    if group is not None or (rank is None and world is None and _adapters.trains_with_others()):
-        plan_group = _distributed.plan_group(group, group_timeout)
-    rank, world = _arguments.place(rank, world) if plan_group is None else (0, 1)
+    plan_group, rank, world = _place(rank, world, group, group_timeout)
     first = rank == 0 if plan_group is None else plan_group.root
     settings = Settings(norm, optimizer_state, on_conflict, allow_empty, first, _log.configure(log))
     text = _arguments.rules_text(rules)
     where = Where(run, socket, framework, job, attempt, rank, world, step, epoch, text, timeout, plan_group)
     _end_session_of(model, settings)
-    slots = _names.collect(model)
-    given = len(extensions)
-    extensions = _adapters.choose(model, optimizers, slots, extensions, rewrap)
-    for extension in extensions[:given]:
-        extension.register(slots)
-    if optimizers:
-        _check_coverage(slots, optimizers, uncovered, settings)  # not of what the caller pins
-    for extension in extensions[given:]:
-        extension.register(slots)
+    slots, extensions = _register(model, optimizers, extensions, rewrap, uncovered, settings)
     with contextlib.ExitStack() as undo:
         handle = _open(where, slots, settings)
         undo.callback(handle.close)
@@ -129,6 +117,17 @@ def attach(
     return session
 
 
+def _place(
+    rank: int | None, world: int | None, group: Any, timeout: float
+) -> tuple[_distributed.PlanGroup | None, int, int]:
+    """This process to freezerd: a rank of this machine, or, where a group has the rest, the only one."""
+    if group is not None or (rank is None and world is None and _adapters.trains_with_others()):
+        plan_group = _distributed.plan_group(group, timeout)
+        if plan_group is not None:
+            return plan_group, 0, 1
+    return None, *_arguments.place(rank, world)
+
+
 def _end_session_of(model: torch.nn.Module, settings: Settings) -> None:
     """As when the cell of a notebook runs again: both would go on for ever to take the rank from each other."""
     known = _sessions.get(_names.unwrap(model))
@@ -138,6 +137,26 @@ def _end_session_of(model: torch.nn.Module, settings: Settings) -> None:
     if settings.first:
         settings.logger.info("the model was attached before: that session ends")
     session.detach()
+
+
+def _register(
+    model: torch.nn.Module,
+    optimizers: Sequence[Any],
+    given: Sequence[Extension],
+    rewrap: Callable[[torch.nn.Module], torch.nn.Module] | None,
+    uncovered: str,
+    settings: Settings,
+) -> tuple[list[_names.Slot], list[Extension]]:
+    """The parameters, with a code where they cannot be flipped, and all extensions, which have set these."""
+    slots = _names.collect(model)
+    extensions = _adapters.choose(model, optimizers, slots, given, rewrap)
+    for extension in given:
+        extension.register(slots)
+    if optimizers:
+        _check_coverage(slots, optimizers, uncovered, settings)  # not of what the caller pins
+    for extension in extensions[len(given) :]:
+        extension.register(slots)
+    return slots, extensions
 
 
 def _check_coverage(
@@ -162,7 +181,7 @@ def _open(where: Where, slots: Sequence[_names.Slot], settings: Settings) -> Han
         )
         return NoHandle(where, slots)
     if library is None:
-        if os.environ.get("FREEZER_REQUIRE", "0") not in ("", "0"):
+        if _library.is_required():
             raise FreezerError("FREEZER_REQUIRE is set, and there is no libfreezer", hint="FREEZER_LIBRARY names one")
         return NoHandle(where, slots)
 

@@ -138,6 +138,11 @@ def _candidates() -> Iterator[str]:
     yield SONAME
 
 
+def is_required() -> bool:
+    """Whether nothing is to train without Freezer: FREEZER_REQUIRE."""
+    return os.environ.get("FREEZER_REQUIRE", "0") not in ("", "0")
+
+
 @functools.cache
 def load() -> Library | None:
     """libfreezer, or None with one warning where it cannot be used."""

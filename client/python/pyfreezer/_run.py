@@ -11,13 +11,12 @@ import argparse
 import importlib.abc
 import importlib.machinery
 import importlib.util
-import os
 import sys
 import types
 from collections.abc import Sequence
 from typing import Any, Callable
 
-from . import _gradients, _log, _names, _owners, _rules, _script
+from . import _gradients, _library, _log, _names, _owners, _rules, _script
 from ._attach import attach
 from ._errors import FreezerError, NotConnected, RulesError
 from ._session import Session
@@ -146,7 +145,7 @@ class _FirstStep:
         except (RulesError, NotConnected):
             raise
         except FreezerError as error:
-            if os.environ.get("FREEZER_REQUIRE", "0") not in ("", "0"):
+            if _library.is_required():
                 raise
             _log.configure("auto").error("%s: training goes on without Freezer", error)
 
