@@ -289,9 +289,9 @@ def test_first(scene):
     script = scene.write("first.py", FIRST)
     rules = scene.write("rules.yaml", "version: 1\nrules:\n  - freeze: [encoder]\n    until: {step: 2}\n")
 
-    def run(*words, env=None):
+    def run(*words, env=None, status=0):
         process = start(scene, "-m", "pyfreezer", "run", *words, name="first", env=env)
-        fz.equal(process.wait(300), 0, f"exit status: {process.errors()}")
+        fz.equal(process.wait(300), status, f"exit status: {process.errors()}")
         with open(process.out_path, encoding="utf-8") as out:
             return out.read().split("] ")[0] + "]", process.errors()
 
@@ -303,6 +303,8 @@ def test_first(scene):
     fz.check("named" in errors and "froze encoder.weight, encoder.bias" in errors, "what is said", errors)
     out, errors = run(script, "loose")
     fz.check("no module has the parameters of this AdamW: training goes on" in errors, "said", errors)
+    out, errors = run(script, "loose", env={"FREEZER_REQUIRE": "1"}, status=1)
+    fz.check("no module has the parameters of this AdamW" in errors, "why it ends where Freezer is required", errors)
     out, errors = run(script, "itself")
     fz.equal(errors.count("attached to freezerd"), 1, f"attached once: {errors}\n")
     fz.check("as run 'itself'" in errors, "as the script wants it", errors)
