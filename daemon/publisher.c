@@ -77,14 +77,34 @@ static int redo(fz_run *run, uint64_t step, uint64_t epoch) {
   return 0;
 }
 
-static int make_plan(fz_run *run, uint64_t step, uint64_t epoch, fz_plan *plan) {
+/** Makes the plan for (step, epoch). A copy of the layers that is not what they are now is given up. */
+static int make_plan(fz_run *run, uint64_t step, uint64_t epoch, fz_plan *plan, fz_layers **copy) {
   const size_t rows = fz_segment_max_rows(run->segment), masks = fz_segment_max_masks(run->segment);
-  int r = must_redo(run, step) ? redo(run, step, epoch) : 0;
+  const bool again = must_redo(run, step);
+  int r = again ? redo(run, step, epoch) : 0;
 
   if (r == 0)
     r = fz_layers_plan(run->layers, step, epoch, rows, masks, plan);
-  if (r == 0 && run->rules_unproven && fz_run_prove_rules(run, plan))
+  const bool disproven = r == 0 && run->rules_unproven && fz_run_prove_rules(run, plan);
+  if (disproven)
     r = fz_layers_plan(run->layers, step, epoch, rows, masks, plan);
+  if (again || disproven)
+    *copy = fz_layers_free(*copy);
+  return r;
+}
+
+/** Once the layers are as they are published: they are saved, and copied, as nothing may fail when the plan is out. */
+static int secure(fz_run *run, fz_layers **copy) {
+  fz_layers *layers = NULL;
+  int r = *copy ? 0 : fz_layers_clone(run->layers, &layers);
+
+  if (!layers)
+    return r;
+  r = fz_state_save(run, NULL);
+  if (r < 0)
+    fz_layers_free(layers);
+  else
+    *copy = layers;
   return r;
 }
 
@@ -137,10 +157,10 @@ static void renew(fz_run *run) {
 
 enum attempt { DONE, AGAIN, WAIT };
 
-static enum attempt attempt(fz_run *run, uint64_t margin) {
+/** `in_force` is the copy of the layers that attempts before had, or NULL; consumed when it is DONE. */
+static enum attempt attempt(fz_run *run, uint64_t margin, fz_layers **in_force) {
   uint64_t started, gen, step, epoch;
   fz_plan plan = FZ_PLAN_NULL;
-  fz_layers *in_force = NULL;
   const bool extension = run->plan.gen > 0 && !has_queued(run);
 
   fz_gate_read(run->segment, &started, &gen);
@@ -159,21 +179,18 @@ static enum attempt attempt(fz_run *run, uint64_t margin) {
   fz_run_floor(run, &step, &epoch);
   if (active_from > step)
     step = active_from;
-  int r = make_plan(run, step, epoch, &plan);
-  /* What `list` and `explain` are answered from must not fail when the plan is out already. */
+  int r = make_plan(run, step, epoch, &plan, in_force);
   if (r == 0)
-    r = fz_layers_clone(run->layers, &in_force);
-  if (r == 0)
-    r = fz_state_save(run, NULL);
+    r = secure(run, in_force);
   if (r == 0) {
     plan.gen = gen + 1;
     plan.active_from = active_from;
     r = fz_segment_publish(run->segment, &plan);
   }
-  if (r == 0)
-    commit(run, &plan, in_force, step, epoch);
-  else
-    fz_layers_free(in_force);
+  if (r == 0) {
+    commit(run, &plan, *in_force, step, epoch);
+    *in_force = NULL;
+  }
   fz_plan_deinit(&plan);
   if (r == FZ_PUBLISH_LATE)
     return AGAIN;
@@ -194,11 +211,13 @@ void fz_publisher_run(fz_run *run) {
   uint64_t margin = 0;
   enum attempt state = DONE;
   bool published = false;
+  fz_layers *in_force = NULL;
 
   if (!is_wanted(run))
     return;
-  while ((state = attempt(run, margin)) == AGAIN && margin <= FZ_STEP_MAX)
+  while ((state = attempt(run, margin, &in_force)) == AGAIN && margin <= FZ_STEP_MAX)
     margin = margin ? margin * 2 : 1;
+  fz_layers_free(in_force);
   published = state == DONE && run->segment && run->plan.gen > 0;
   run->blocked = state != DONE;
   if (run->blocked)
