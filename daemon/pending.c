@@ -298,7 +298,8 @@ static void supersede(fz_pending *pending, uint64_t gen) {
                                     .by = pending->by, .text = pending->outcome.text, .reason = pending->reason));
 }
 
-void fz_pendings_published(fz_run *run, uint64_t gen, uint64_t from) {
+void fz_pendings_published(fz_run *run, uint64_t gen, uint64_t from, uint64_t epoch) {
+  const struct fz_next next = fz_plan_next(&run->plan, from, epoch);
   fz_pending **link = &run->pendings;
 
   while (*link) {
@@ -319,8 +320,10 @@ void fz_pendings_published(fz_run *run, uint64_t gen, uint64_t from) {
     pending->gen = gen;
     pending->from = from;
     pending->step = FZ_TIME_NEVER;
-    if (!pending->resolved)
+    if (!pending->resolved) {
+      pending->outcome.next = next;
       remember(pending, "", gen, from);
+    }
     link = &pending->next;
   }
   for (fz_pending *pending = run->pendings; pending; pending = pending->next) {
@@ -483,8 +486,8 @@ static void write_state(const fz_pending *pending, fz_json_writer *writer, bool 
   fz_write_integer(writer, "waited_ms", dry_run || nothing ? 0 : fz_clock_ms() - pending->accepted_ms);
 }
 
-static void write_next(const struct fz_next *next, fz_json_writer *writer) {
-  if (next->step == FZ_TIME_NEVER && next->epoch == FZ_TIME_NEVER) {
+static void write_next(const struct fz_next *next, fz_json_writer *writer, bool known) {
+  if (!known || (next->step == FZ_TIME_NEVER && next->epoch == FZ_TIME_NEVER)) {
     fz_write_null(writer, "next");
     return;
   }
@@ -524,7 +527,7 @@ void fz_pending_write(const fz_pending *pending, fz_json_writer *writer, bool dr
     fz_write_integer(writer, "to_gen", pending->to_gen);
     fz_write_integer(writer, "undone", pending->undone);
   }
-  write_next(&outcome->next, writer);
+  write_next(&outcome->next, writer, known || outcome->nothing);
   fz_write_string(writer, "undo", dry_run ? NULL : outcome->undo);
   write_texts(writer, "notes", outcome->notes, outcome->n_notes);
   write_texts(writer, "warnings", outcome->warnings, outcome->n_warnings);

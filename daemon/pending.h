@@ -114,8 +114,8 @@ void fz_pending_enqueue(fz_pending *pending);
 /** Whether `later` leaves nothing of `earlier`. Both have their masks. */
 bool fz_pending_replaces(const fz_pending *later, const fz_pending *earlier);
 
-/** Plan `gen` carries everything that was queued, from step `from` on. Answers what is superseded. */
-void fz_pendings_published(fz_run *run, uint64_t gen, uint64_t from);
+/** The run's plan, `gen`, carries everything that was queued, from (from, epoch) on. Answers what is superseded. */
+void fz_pendings_published(fz_run *run, uint64_t gen, uint64_t from, uint64_t epoch);
 /** A rank says that it took `gen` at `step`: what that tells of the step at which changes came into effect. */
 void fz_pendings_taken(fz_run *run, uint64_t gen, uint64_t step);
 /** Answers and forgets what all ranks have applied. */

@@ -134,7 +134,7 @@ static void commit(fz_run *run, fz_plan *plan, fz_layers *in_force, uint64_t ste
                "gen %" PRIu64 " from step %" PRIu64 ", %zu rows, %zu masks%s", run->plan.gen, run->plan.active_from,
                run->plan.n_rows, run->plan.n_masks, first ? ", the first" : "");
   fz_run_note_anchor(run, run->layers, false, step, epoch);
-  fz_pendings_published(run, run->plan.gen, step);
+  fz_pendings_published(run, run->plan.gen, step, epoch);
   const struct fz_record attached = {
     .event = "attached", .gen = run->plan.gen, .has_step = true, .step = step, .text = "attached"
   };

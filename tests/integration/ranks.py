@@ -218,6 +218,24 @@ def nothing_lost(t):
     check_masks(ranks, oracle)
 
 
+@fz.test("a rank that begins many steps while a plan is made: a change for N steps ends N after it began, and is told so")
+def fast_rank(t):
+    daemon = t.daemon()
+    rank = t.trainer(PARAMS, (0, 10**12), quiet=True, step_us=0)
+    control, steps, ends = daemon.connect(), 10**12, {}
+    control.wait_attached()
+    for i in range(30):
+        answer = control.require("freeze", patterns=[f"layers.{i % 6}"], wait_ms=int(fz.seconds(30) * 1000),
+                                 **{"for": steps + i})
+        equal(answer["until_step"], answer["step"] + steps + i, "the end of --for")
+        ends[i % 6] = answer["until_step"]
+        equal(answer["next"], {"step": min(ends.values())}, "the next change")
+        layers = control.require("explain", param=f"layers.{i % 6}.attn.bias")["layers"]
+        text = next(layer["text"] for layer in layers if layer["decides"])
+        check(f"{answer['until_step']:,}" in text, "what explain is answered from", text, answer)
+    equal(rank.terminate(), 0, "exit status")
+
+
 @fz.test("one rank stopped: the others go on, changes queue and coalesce, status and freezerctl name it")
 def stopped_rank(t):
     world, stopped = 3, 2
