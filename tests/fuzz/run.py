@@ -15,6 +15,7 @@ SOURCE = os.path.dirname(os.path.realpath(__file__))
 TARGETS = sorted(name[5:-2] for name in os.listdir(SOURCE) if re.fullmatch(r"fuzz_\w+\.c", name))
 LONGEST_INPUT = 4096
 SLOWEST_SECONDS = 20
+REPORT_LINES = 30
 
 
 def cpu_seconds():
@@ -29,6 +30,13 @@ def last(pattern, text):
 
 def found_of(target):
     return {name for name in os.listdir("tests/fuzz/found") if name.startswith(target + "-")}
+
+
+def why(text):
+    """What libFuzzer and the sanitizers say of what broke, with the input in Base64 where it is short."""
+    begin = re.search(r"^(==[0-9]+==|.*: runtime error|.*broken)", text, re.MULTILINE)
+    lines = text[begin.start() if begin else 0 :].splitlines()
+    return lines[:REPORT_LINES] + [line for line in lines[REPORT_LINES:] if line.startswith("Base64:")]
 
 
 def run(target, seconds):
@@ -66,6 +74,8 @@ def run(target, seconds):
         print(f"  kept as tests/fuzz/found/{name}; to see it again: tests/fuzz/fuzz_{target} tests/fuzz/found/{name}")
     if status and not new:
         print(f"  no input was kept: see {log}")
+    if status:
+        print("".join(f"    {line}\n" for line in why(text)), end="", flush=True)
     return status
 
 
