@@ -160,6 +160,7 @@ static const struct {
   { "re:a(b", "missing closing parenthesis", 6 },
   { "re:a[b", "missing terminating ] for character class", 6 },
   { "re:*", "quantifier does not follow a repeatable item", 3 },
+  { "re:(*LIMIT_MATCH=1", "(*VERB) not recognized or malformed", 18 }, /* PCRE2 says one behind the end */
   { "re:\\C", "using \\C is disabled by the application", 5 },
   { "a\tb", "a pattern is UTF-8 without control characters", SIZE_MAX },
   { "a\xff", "a pattern is UTF-8 without control characters", SIZE_MAX },

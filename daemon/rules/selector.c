@@ -94,7 +94,7 @@ static int compile_code(const char *text, size_t length, pcre2_code **ret_code, 
   (void)pcre2_set_parens_nest_limit(context, PARENTHESES_MAX);
   PCRE2_SIZE offset = 0;
   *ret_code = pcre2_compile((PCRE2_SPTR)text, length, PCRE2_UTF | PCRE2_NEVER_BACKSLASH_C, ret_error, &offset, context);
-  *ret_offset = offset;
+  *ret_offset = offset < length ? offset : length; /* PCRE2 can say one behind the end, or that it does not know */
   return !*ret_code && *ret_error == PCRE2_ERROR_HEAP_FAILED ? -ENOMEM : 0;
 }
 
