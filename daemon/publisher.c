@@ -60,8 +60,8 @@ static bool must_redo(const fz_run *run, uint64_t step) {
   return false;
 }
 
-/** The layers in force, with everything that is queued done to them as of (step, epoch). */
-static int redo(fz_run *run, uint64_t step, uint64_t epoch) {
+/** The layers in force, with everything that is queued done to them as of (step, epoch). A copy of others is given up. */
+static int redo(fz_run *run, uint64_t step, uint64_t epoch, fz_layers **copy) {
   fz_layers *layers = NULL;
   int r = fz_layers_clone(run->in_force, &layers);
 
@@ -74,22 +74,19 @@ static int redo(fz_run *run, uint64_t step, uint64_t epoch) {
   }
   fz_layers_free(run->layers);
   run->layers = layers;
+  *copy = fz_layers_free(*copy);
   return 0;
 }
 
-/** Makes the plan for (step, epoch). A copy of the layers that is not what they are now is given up. */
 static int make_plan(fz_run *run, uint64_t step, uint64_t epoch, fz_plan *plan, fz_layers **copy) {
   const size_t rows = fz_segment_max_rows(run->segment), masks = fz_segment_max_masks(run->segment);
-  const bool again = must_redo(run, step);
-  int r = again ? redo(run, step, epoch) : 0;
+  int r = must_redo(run, step) ? redo(run, step, epoch, copy) : 0;
 
   if (r == 0)
     r = fz_layers_plan(run->layers, step, epoch, rows, masks, plan);
-  const bool disproven = r == 0 && run->rules_unproven && fz_run_prove_rules(run, plan);
-  if (disproven)
+  /* Only in a first attempt, before there is a copy. */
+  if (r == 0 && run->rules_unproven && fz_run_prove_rules(run, plan))
     r = fz_layers_plan(run->layers, step, epoch, rows, masks, plan);
-  if (again || disproven)
-    *copy = fz_layers_free(*copy);
   return r;
 }
 

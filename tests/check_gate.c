@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -61,15 +62,12 @@ static uint64_t mask_word(uint64_t gen, size_t mask, size_t word) {
   return random_next(&state);
 }
 
-static void die(const char *what, uint32_t rank, uint64_t step) {
-  fprintf(stderr, "rank %u, step %llu: %s\n", (unsigned)rank, (unsigned long long)step, what);
-  atomic_store(&shared->stop, true);
-  _exit(1);
-}
-
-/* Of a publisher, which may be a process that is killed: it must not write to the file in which Check counts. */
-static void give_up(const char *what, int r) {
-  fprintf(stderr, "%s: %d\n", what, r);
+/* Of ranks and publishers, which are killed: they must not write to the file in which Check counts. */
+__attribute__((format(printf, 1, 2))) static void give_up(const char *format, ...) {
+  va_list arguments;
+  va_start(arguments, format);
+  vfprintf(stderr, format, arguments);
+  va_end(arguments);
   atomic_store(&shared->stop, true);
   _exit(1);
 }
@@ -151,7 +149,7 @@ static _Noreturn void rank_main(const struct setup *setup, uint32_t rank) {
   fz_plan plan = FZ_PLAN_NULL, spare = FZ_PLAN_NULL;
   uint64_t random = rank * 7919 + 1, step = setup->join_us ? train_alone(setup, rank) : 0;
   if (fz_segment_open(&mine, name, false) < 0 || fz_plan_reserve(&plan, mine) < 0 || fz_plan_reserve(&spare, mine) < 0)
-    die("cannot map", rank, 0);
+    give_up("rank %u cannot map\n", (unsigned)rank);
   fz_rank_enter(mine, rank, (uint64_t)getpid());
   if (step > 0)
     (void)fz_gate_raise(mine, step - 1);
@@ -172,11 +170,12 @@ static _Noreturn void rank_main(const struct setup *setup, uint32_t rank) {
       plan = spare;
       spare = old;
       if (!is_plan(&plan, setup->n_masks))
-        die("a plan that was never published", rank, step);
+        give_up("rank %u, step %llu: a plan that was never published\n", (unsigned)rank, (unsigned long long)step);
       atomic_fetch_add(&shared->n_changes, 1);
       fz_rank_hold(mine, rank, plan.gen);
     } else if (r != FZ_CHOOSE_HELD) {
-      die("a slot that this rank needs was overwritten", rank, step);
+      give_up("rank %u, step %llu: a slot that this rank needs was overwritten\n", (unsigned)rank,
+              (unsigned long long)step);
     }
     fz_rank_note(mine, rank, step, 0);
     atomic_store(&shared->used[rank][step], (uint32_t)plan.gen + 1);
@@ -226,7 +225,7 @@ static bool publish(const struct setup *setup, fz_plan *plan, uint64_t *last_act
       return true;
     }
     if (r != FZ_PUBLISH_LATE && r != FZ_PUBLISH_FULL)
-      give_up("fz_segment_publish()", r);
+      give_up("fz_segment_publish(): %d\n", r);
     if (r == FZ_PUBLISH_LATE)
       margin = margin ? margin * 2 : 1;
     else
@@ -240,7 +239,7 @@ static uint64_t publish_all(const struct setup *setup, uint64_t n_most) {
   fz_plan plan = FZ_PLAN_NULL;
   const int r = fz_plan_reserve(&plan, segment);
   if (r < 0)
-    give_up("fz_plan_reserve()", r);
+    give_up("fz_plan_reserve(): %d\n", r);
   while (atomic_load(&shared->n_ready) < setup->world) /* the joining rule */
     usleep(100);
   uint64_t last = 0, started, newest;
@@ -369,7 +368,9 @@ START_TEST(killed_between_write_and_publish)
     }
     usleep(3000);
     (void)kill(pid, SIGKILL);
-    ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
+    int status;
+    ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+    ck_assert_msg(WIFSIGNALED(status) || WEXITSTATUS(status) == 0, "a publisher gave up");
     /* Like a new freezerd: what it published is what the gate says, its target is in the slot. */
     uint64_t started;
     fz_gate_read(segment, &started, &n_gens);

@@ -252,6 +252,8 @@ def stopped_rank(t):
         op, pattern = ("unfreeze", "freeze")[i % 2 == 0], f"layers.{i // 2 % 6}"
         sent.append((control.send(op, patterns=[pattern], wait_ms=int(fz.seconds(60) * 1000)), pattern))
         control.accepted(sent[-1][0])
+    queued = control.require("freeze", patterns=["norm"], wait_ms=1, **{"for": 10**9})
+    equal((queued["gen"], queued["until_step"], queued["next"]), (None, None, None), "of --for while it is queued")
     now = ranks[0].step()
     for rank in ranks[:stopped]:
         rank.wait_step(now + 1000)
