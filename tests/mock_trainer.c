@@ -53,7 +53,7 @@ struct trainer {
   int64_t out_since_ns;
 };
 
-static volatile sig_atomic_t ended, opened;
+static volatile sig_atomic_t ended, opened, continued;
 
 static void on_end(int number) {
   (void)number;
@@ -83,7 +83,8 @@ static const char usage[] =
   "  --seed S                of --jitter\n"
   "  --print                 a line for each batch: {\"rank\":0,\"step\":12,\"epoch\":0,\"gen\":3,\"mask\":\"0110\"}\n"
   "  --longest               says on stderr when a freezer_batch_begin() took longer than each before it, and beyond 1 ms:\n"
-  "                          \"step 12: batch start took 1250 us\", with \"waited\" for \"took\" if it gave up the CPU itself\n"
+  "                          \"step 12: batch start took 1250 us\", with \"waited\" for \"took\" if it gave up the CPU itself;\n"
+  "                          one in which it was stopped does not count\n"
   "  --launch JOB[:ATTEMPT]  launch id (from the scheduler unless given; else, if world > 1, the run's name, so that\n"
   "                          ranks may be started from different shells)\n"
   "  --rules FILE            rules that the trainer brings, as JSON\n"
@@ -446,12 +447,15 @@ static void tell_longest(const struct trainer *trainer, uint64_t step, const cha
             (unsigned long long)step, verb, (long long)(took_ns / 1000));
 }
 
-/* Another process may take the CPU away from a call, however short that is; one that waits gives it up itself. */
+/* Another process may take the CPU away from a call, however short that is, or stop it; one that waits gives it up. */
 static int begin_timed(struct trainer *trainer, uint64_t step, uint64_t epoch) {
+  continued = 0;
   const long waited = times_waited();
   const int64_t began = now_ns();
   const int r = freezer_batch_begin(trainer->freezer, step, epoch);
   const int64_t took = now_ns() - began;
+  if (continued)
+    return r;
   if (times_waited() != waited)
     tell_longest(trainer, step, "waited", took, &trainer->longest_wait_ns);
   tell_longest(trainer, step, "took", took, &trainer->longest_ns);
@@ -503,10 +507,17 @@ static void train(struct trainer *trainer) {
   }
 }
 
-static void watch_signals(void) {
-  const struct sigaction action = { .sa_handler = on_end };
-  (void)sigaction(SIGTERM, &action, NULL);
-  (void)sigaction(SIGINT, &action, NULL);
+static void on_continue(int number) {
+  (void)number;
+  continued = 1;
+}
+
+static void watch_signals(const struct trainer *trainer) {
+  const struct sigaction end = { .sa_handler = on_end }, go_on = { .sa_handler = on_continue, .sa_flags = SA_RESTART };
+  (void)sigaction(SIGTERM, &end, NULL);
+  (void)sigaction(SIGINT, &end, NULL);
+  if (trainer->longest)
+    (void)sigaction(SIGCONT, &go_on, NULL);
 }
 
 static void release(struct trainer *trainer) {
@@ -535,7 +546,7 @@ int main(int argc, char **argv) {
   trainer.options.log = on_log;
   trainer.options.log_user = &trainer;
   (void)prctl(PR_SET_TIMERSLACK, 1UL, 0UL, 0UL, 0UL); /* or a step of 200 us takes 250 */
-  watch_signals();
+  watch_signals(&trainer);
   if (fz_fail_begin)
     fz_fail_begin(); /* what is tested is the library, not what this program reads before */
 

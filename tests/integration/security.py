@@ -374,8 +374,16 @@ def planted_state(t):
     control.change("freeze", "a.bias")
     state = next(os.path.join(d, "state.json") for d, _, names in os.walk(t.state_dir) if "state.json" in names)
     victim = t.write("victim", "precious")
+
+    def planted(plant):
+        try:
+            plant(state + ".new")
+        except FileExistsError: # freezerd is just writing its own
+            return False
+        return True
+
     for plant in (os.mkfifo, lambda path: os.symlink(victim, path), lambda path: os.link(victim, path)):
-        plant(state + ".new")
+        fz.wait_until(lambda plant=plant: planted(plant), "a temporary file of another kind")
         control.change("freeze", "a.weight")
         control.change("auto", "a.weight")
         fz.wait_until(lambda: not os.path.lexists(state + ".new"), "the temporary file is gone")
