@@ -218,7 +218,8 @@ def nothing_lost(t):
     check_masks(ranks, oracle)
 
 
-@fz.test("a rank that begins many steps while a plan is made: a change for N steps ends N after it began, and is told so")
+@fz.test("a rank that begins many steps while a plan is made: a change for N steps ends N after it began, and is told so",
+         limit=300) # of a slow disk
 def fast_rank(t):
     daemon = t.daemon()
     rank = t.trainer(PARAMS, (0, 10**12), quiet=True, step_us=0)
