@@ -68,8 +68,10 @@ void fz_events_reached(freezer_t *f, bool new_epoch) {
   }
   if (events->wanted.step_every_ms == 0 && events->step_sent != f->step)
     events->step_unsent = true;
-  if (events->wanted.epoch && new_epoch)
+  if (events->wanted.epoch && new_epoch) {
     events->epoch_unsent = true;
+    events->epoch_step = f->step;
+  }
   fz_events_set_thresholds(f);
 }
 
@@ -94,7 +96,7 @@ static bool push_applied(freezer_t *f) {
 }
 
 static bool push_epoch(freezer_t *f) {
-  const fz_message message = { .type = FZ_MESSAGE_EPOCH, .epoch = { .step = f->step, .epoch = f->epoch } };
+  const fz_message message = { .type = FZ_MESSAGE_EPOCH, .epoch = { .step = f->events.epoch_step, .epoch = f->epoch } };
   return fz_link_push(f, &message);
 }
 

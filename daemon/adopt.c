@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "daemon/adopt.h"
+#include "daemon/flips.h"
 #include "daemon/hold.h"
 #include "daemon/publisher.h"
 #include "daemon/record.h"
@@ -134,6 +135,7 @@ static int adopt(fz_core *core, fz_segment *segment, const char *name) {
   fz_gate_set_rewound(segment, false); /* there is no newer one that its ranks could go over to */
   take_ranks(run);
   take_decisions(run);
+  fz_flips_carry_on(run);
   fz_hold_note(run);
   run->saved = fz_json_free(run->saved);
   fz_run_check_life(run);

@@ -9,7 +9,7 @@
 
 #include "daemon/batch.h"
 #include "daemon/control.h"
-#include "daemon/progress.h"
+#include "daemon/flips.h"
 #include "daemon/rules/selector.h"
 #include "daemon/run.h"
 #include "daemon/text.h"
@@ -144,7 +144,7 @@ fz_run *fz_control_run(fz_client *client, const fz_request *request) {
   char *hint;
 
   if (n == 1) {
-    fz_progress_look(run);
+    fz_flips_look(run);
     return run;
   }
   hint = list_runs(client->core);

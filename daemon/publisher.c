@@ -7,6 +7,7 @@
 
 #include "daemon/client.h"
 #include "daemon/clock.h"
+#include "daemon/flips.h"
 #include "daemon/pending.h"
 #include "daemon/publisher.h"
 #include "daemon/rules/planner.h"
@@ -114,6 +115,7 @@ static void commit(fz_run *run, fz_plan *plan, fz_layers *in_force, uint64_t ste
   fz_plan_deinit(&run->plan);
   run->plan = *plan;
   *plan = (fz_plan)FZ_PLAN_NULL;
+  fz_flips_begin_plan(run, step, epoch);
   run->planned = true;
   run->extend = run->blocked = false;
   run->rules_unproven = false;
@@ -185,6 +187,8 @@ static enum attempt attempt(fz_run *run, uint64_t margin, fz_layers **in_force) 
     r = fz_segment_publish(run->segment, &plan);
   }
   if (r == 0) {
+    /* What an extension carries on flips at its first step as before. */
+    fz_flips_end_plan(run, margin && !extension ? active_from - 1 : active_from);
     commit(run, &plan, *in_force, step, epoch);
     *in_force = NULL;
   }

@@ -44,6 +44,8 @@ void fz_record_write(fz_json_writer *writer, const fz_run *run, const struct fz_
   fz_write_integer(writer, "incarnation", run->incarnation);
   fz_write_integer(writer, "gen", record->gen);
   fz_write_time(writer, "step", record->has_step ? record->step : FZ_TIME_NEVER);
+  if (record->has_epoch)
+    fz_write_integer(writer, "epoch", record->epoch);
   if (is_change)
     write_change(writer, pending);
   else if (pending)
@@ -54,7 +56,7 @@ void fz_record_write(fz_json_writer *writer, const fz_run *run, const struct fz_
     fz_write_integer(writer, "elements", record->elements);
   }
   if (!pending && run->params)
-    fz_write_integer(writer, "trainable", fz_run_trainable(run, NULL));
+    fz_write_integer(writer, "trainable", record->trainable ? *record->trainable : fz_run_trainable(run, NULL));
   fz_write_integer(writer, "total", run->params ? fz_params_elements(run->params) : 0);
   fz_write_string(writer, "text", record->text ? record->text : pending ? pending->outcome.text : NULL);
 }

@@ -13,12 +13,13 @@
 struct fz_record {
   const char *event;
   uint64_t gen;
-  bool has_step;
-  uint64_t step;
+  bool has_step, has_epoch;
+  uint64_t step, epoch;
   const fz_pending *pending; /* of change, applied and superseded */
   const char *text;          /* for people; NULL: the change's */
   size_t froze, unfroze;     /* parameters; of a change, as its outcome says */
   uint64_t elements;         /* of these */
+  const uint64_t *trainable; /* elements after it; NULL: as they are now */
 };
 
 /** Writes the fields of a line, without beginning and ending the object. */

@@ -11,6 +11,7 @@
 
 #include "daemon/adopt.h"
 #include "daemon/clock.h"
+#include "daemon/flips.h"
 #include "daemon/hold.h"
 #include "daemon/pending.h"
 #include "daemon/publisher.h"
@@ -133,6 +134,7 @@ int fz_run_launch(fz_run *run, const char *job, uint64_t attempt, uint32_t world
 void fz_run_drop_segment(fz_run *run, bool keep_name) {
   if (!run->segment)
     return;
+  fz_flips_finish(run);
   fz_run_now(run, &run->last_step, &run->last_epoch);
   if (!keep_name) {
     (void)fz_segment_unlink(run->segment_name); /* gone already after a logout, or in another mount namespace */
@@ -142,7 +144,7 @@ void fz_run_drop_segment(fz_run *run, bool keep_name) {
   run->blocked = false;
   run->ended_gen = run->plan.gen;
   run->plan.gen = 0;
-  run->flip_gen = 0; /* gens begin again: a plan with the number of this one has other rows */
+  run->flip_step = run->flip_epoch = 0;
   reset_ranks(run);
   fz_pendings_requeue(run);
 }
@@ -297,17 +299,16 @@ void fz_run_notice(fz_run *run, enum fz_level level, const char *code, const cha
       fz_trainer_notice(run->ranks[i].trainer, level, code, message);
 }
 
-void fz_run_note_trainable(fz_run *run) {
+void fz_run_note_trainable(fz_run *run, uint64_t elements) {
   const size_t max = sizeof(run->trainable_history) / sizeof(*run->trainable_history);
-  const uint64_t now = fz_run_trainable(run, NULL);
 
-  if (run->n_trainable && run->trainable_history[run->n_trainable - 1] == now)
+  if (run->n_trainable && run->trainable_history[run->n_trainable - 1] == elements)
     return;
   if (run->n_trainable == max) {
     memmove(run->trainable_history, run->trainable_history + 1, (max - 1) * sizeof(*run->trainable_history));
     run->n_trainable--;
   }
-  run->trainable_history[run->n_trainable++] = now;
+  run->trainable_history[run->n_trainable++] = elements;
 }
 
 void fz_run_check_life(fz_run *run) {

@@ -107,10 +107,9 @@ struct fz_run {
   size_t n_warnings;
   uint64_t trainable_history[32]; /* elements, oldest first; the last is now */
   size_t n_trainable;
-  uint64_t flip_gen; /* plan and row of the last report: another row of the same plan is a planned flip */
-  size_t flip_row;
-  uint64_t told_epoch;    /* highest epoch that watchers were told of */
-  uint64_t *seen, *since; /* since.h */
+  uint64_t flip_step, flip_epoch; /* flips.h */
+  uint64_t told_epoch;            /* highest epoch that watchers were told of */
+  uint64_t *seen, *since;         /* since.h */
   uint32_t *since_gen;
   bool live;        /* as last told to watchers */
   uint64_t idle_ms; /* since when no rank lives */
@@ -184,8 +183,8 @@ void fz_run_warn(fz_run *run, const char *format, ...) __attribute__((format(pri
 void fz_run_clear_warnings(fz_run *run);
 /** Sends a notice to every connected rank. */
 void fz_run_notice(fz_run *run, enum fz_level level, const char *code, const char *message);
-/** Adds the trainable elements of now to the history behind `status`. */
-void fz_run_note_trainable(fz_run *run);
+/** Adds the trainable elements of now, or of a while ago, to the history behind `status`. */
+void fz_run_note_trainable(fz_run *run, uint64_t elements);
 /** Says once, when it is so, that the run has begun to live or lives no more. */
 void fz_run_check_life(fz_run *run);
 

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "daemon/clock.h"
+#include "daemon/flips.h"
 #include "daemon/pending.h"
 #include "daemon/publisher.h"
 #include "daemon/rules/planner.h"
@@ -36,6 +37,7 @@ bool fz_run_complete(const fz_run *run) { return run->segment && fz_run_attached
 void fz_run_release(fz_run *run, uint32_t rank) {
   struct fz_rank *state = &run->ranks[rank];
 
+  fz_flips_finish(run); /* while it is known how far it came */
   state->trainer = NULL;
   state->attached = false;
   state->at_step = FZ_TIME_NEVER;

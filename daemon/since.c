@@ -28,24 +28,37 @@ static bool reserve(fz_run *run, const uint64_t *mask) {
   return true;
 }
 
-size_t fz_since_note(fz_run *run, uint64_t step) {
-  const size_t n = fz_params_count(run->params), words = fz_mask_words(n);
-  uint64_t *mask = calloc(words + 1, sizeof(*mask));
-  const uint32_t gen = (uint32_t)fz_run_gen_held(run);
+static size_t note(fz_run *run, const uint64_t *mask, uint64_t step, uint64_t gen) {
+  const size_t words = fz_mask_words(fz_params_count(run->params));
   size_t changed = 0;
 
-  if (mask && fz_run_mask(run, mask) == 0 && reserve(run, mask)) {
-    for (size_t w = 0; w < words; w++)
-      for (uint64_t bits = mask[w] ^ run->seen[w]; bits; bits &= bits - 1) {
-        const size_t param = w * 64 + (size_t)__builtin_ctzll(bits);
-        run->since[param] = step;
-        run->since_gen[param] = gen;
-        changed++;
-      }
-    memcpy(run->seen, mask, words * sizeof(*mask));
-  }
+  if (!reserve(run, mask))
+    return 0;
+  for (size_t w = 0; w < words; w++)
+    for (uint64_t bits = mask[w] ^ run->seen[w]; bits; bits &= bits - 1) {
+      const size_t param = w * 64 + (size_t)__builtin_ctzll(bits);
+      run->since[param] = step;
+      run->since_gen[param] = (uint32_t)gen;
+      changed++;
+    }
+  memcpy(run->seen, mask, words * sizeof(*mask));
+  return changed;
+}
+
+size_t fz_since_note(fz_run *run, uint64_t step) {
+  uint64_t *mask = calloc(fz_mask_words(fz_params_count(run->params)) + 1, sizeof(*mask));
+  const size_t changed = mask && fz_run_mask(run, mask) == 0 ? note(run, mask, step, fz_run_gen_held(run)) : 0;
+
   free(mask);
   return changed;
+}
+
+void fz_since_flip(fz_run *run, const uint64_t *mask, uint64_t step) {
+  const uint64_t held = fz_run_gen_held(run);
+
+  /* As long as a rank is still at an older plan, it is that one's mask which counts. */
+  if (held == 0 || held == run->plan.gen)
+    (void)note(run, mask, step, run->plan.gen);
 }
 
 uint64_t fz_since_step(const fz_run *run, size_t param) { return run->since ? run->since[param] : FZ_TIME_NEVER; }

@@ -15,6 +15,8 @@
  * @return how many bits differ
  */
 size_t fz_since_note(fz_run *run, uint64_t step);
+/** The same for a mask that the plan had from `step` on, and that may be past by now. */
+void fz_since_flip(fz_run *run, const uint64_t *mask, uint64_t step);
 /** Since which step; FZ_TIME_NEVER: since the start, or it is not known. */
 uint64_t fz_since_step(const fz_run *run, size_t param);
 /** The gen that made it so; that of now if it is so since the start, or it is not known. */
