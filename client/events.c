@@ -12,26 +12,25 @@
 
 void fz_events_set_thresholds(freezer_t *f) {
   struct fz_events *events = &f->events;
-  uint64_t step = FZ_TIME_NEVER, epoch = FZ_TIME_NEVER;
+  uint64_t step = FZ_TIME_NEVER, epoch = f->epoch + 1;
   if (f->plan.gen > 0 && !events->woke) {
     step = f->plan.wake_step;
-    epoch = f->plan.wake_epoch;
+    epoch = f->plan.wake_epoch < epoch ? f->plan.wake_epoch : epoch;
   }
   if (f->link.state == FZ_LINK_READY) {
     if (events->wanted.at_step < step)
       step = events->wanted.at_step;
     if (events->wanted.step_every_ms == 0)
       step = 0;
-    if (events->wanted.epoch && f->epoch + 1 < epoch)
-      epoch = f->epoch + 1;
   }
   events->threshold_step = step;
   events->threshold_epoch = epoch;
 }
 
 void fz_events_unsubscribe(freezer_t *f) {
-  /* A wake is told again, if it still holds, to the freezerd that comes. */
-  f->events.woke = f->events.step_unsent = f->events.epoch_unsent = false;
+  /* A wake is told again, if it still holds, to the freezerd that comes, and so is where the epoch began. */
+  f->events.woke = f->events.step_unsent = false;
+  f->events.epoch_unsent = f->events.epoch_step != FZ_TIME_NEVER;
   f->events.wanted = (struct fz_subscribe){ .step_every_ms = FZ_TIME_NEVER, .at_step = FZ_TIME_NEVER };
   fz_events_set_thresholds(f);
 }
@@ -68,7 +67,7 @@ void fz_events_reached(freezer_t *f, bool new_epoch) {
   }
   if (events->wanted.step_every_ms == 0 && events->step_sent != f->step)
     events->step_unsent = true;
-  if (events->wanted.epoch && new_epoch) {
+  if (new_epoch) {
     events->epoch_unsent = true;
     events->epoch_step = f->step;
   }
@@ -105,11 +104,13 @@ static bool push_step(freezer_t *f) {
   return fz_link_push(f, &message);
 }
 
+static bool is_epoch_due(const struct fz_events *events) { return events->epoch_unsent && events->wanted.epoch; }
+
 static void push_waiting(freezer_t *f) {
   struct fz_events *events = &f->events;
   if (events->applied_unsent && push_applied(f))
     events->applied_unsent = false;
-  if (events->epoch_unsent && push_epoch(f))
+  if (is_epoch_due(events) && push_epoch(f))
     events->epoch_unsent = false;
   if (events->step_unsent && push_step(f)) {
     events->step_unsent = false;
@@ -135,7 +136,7 @@ void fz_events_flush(freezer_t *f, int64_t now_ms) {
     return;
   bool metrics = false;
   see_what_is_due(f, now_ms, &metrics);
-  if (!metrics && !f->events.applied_unsent && !f->events.epoch_unsent && !f->events.step_unsent)
+  if (!metrics && !f->events.applied_unsent && !is_epoch_due(&f->events) && !f->events.step_unsent)
     return;
   push_waiting(f);
   if (metrics)

@@ -83,7 +83,7 @@ struct fz_events {
   int64_t step_at_ms, metrics_at_ms; /* not before */
   bool step_unsent, epoch_unsent, applied_unsent, metrics_unsent;
   uint64_t step_sent;  /* last step that a step event told, FZ_TIME_NEVER before the first */
-  uint64_t epoch_step; /* at which the epoch began that an epoch event tells */
+  uint64_t epoch_step; /* at which this epoch began, FZ_TIME_NEVER if it began before us */
   struct fz_applied applied;
   bool woke;                                /* the wake of this plan was told */
   uint64_t threshold_step, threshold_epoch; /* an event may be due from there on: one compare in the fast path */

@@ -23,6 +23,7 @@ enum {
 void fz_link_init(freezer_t *f) {
   f->link.fd = -1;
   f->link.retry_wait_ms = REFUSED_MS;
+  f->events.epoch_step = FZ_TIME_NEVER;
   fz_events_unsubscribe(f);
 }
 
@@ -387,6 +388,7 @@ int fz_link_wait(freezer_t *f) {
 void fz_link_rewind(freezer_t *f, bool held) {
   struct fz_link *link = &f->link;
   f->events.applied_unsent = f->events.step_unsent = f->events.epoch_unsent = false;
+  f->events.epoch_step = FZ_TIME_NEVER;
   /* Owed until another segment comes: the connection may end before freezerd has read it. */
   link->owes_rewind = held;
   if (link->state != FZ_LINK_READY)

@@ -178,8 +178,8 @@ static void go_on(fz_run *run, enum how how) {
 void fz_flips_reported(fz_run *run, uint64_t step, uint64_t epoch) { go_through(run, step, epoch, SOMEHOW); }
 
 void fz_flips_epoch_began(fz_run *run, uint64_t step, uint64_t epoch) {
-  if (step > 0 && epoch == run->flip_epoch + 1)
-    go_through(run, step - 1, run->flip_epoch, SOMEHOW);
+  if (step > 0 && epoch > 0)
+    go_through(run, step - 1, epoch - 1, SOMEHOW);
 }
 
 void fz_flips_look(fz_run *run) { go_on(run, EXACT); }
@@ -200,17 +200,17 @@ void fz_flips_begin_plan(fz_run *run, uint64_t step, uint64_t epoch) {
 
 /* --------------------------------------------------------------------------------------------------------- carrying on */
 
-/** Where the newest flip that the history tells of this plan came; where the plan began, if it tells of none. */
+/** Where the newest flip came that the history tells; left as it is if there is none in this incarnation. */
 static void find_told(const fz_run *run, struct fz_history_cursor *cursor, uint64_t *step, uint64_t *epoch) {
-  uint64_t incarnation, gen;
+  uint64_t incarnation;
   fz_json *line;
 
   for (int i = 0; i < LINES_BACK_MAX && (line = fz_history_older(cursor)); i++) {
     const char *event = fz_json_string(fz_json_member(line, "event"));
-    const bool is_own = fz_json_integer(fz_json_member(line, "incarnation"), &incarnation) &&
-                        incarnation == run->incarnation && fz_json_integer(fz_json_member(line, "gen"), &gen);
+    const bool is_own =
+      fz_json_integer(fz_json_member(line, "incarnation"), &incarnation) && incarnation == run->incarnation;
     const bool is_flip = is_own && event && strcmp(event, "flip") == 0;
-    if (is_flip && gen == run->plan.gen) {
+    if (is_flip) {
       (void)fz_json_integer(fz_json_member(line, "step"), step);
       (void)fz_json_integer(fz_json_member(line, "epoch"), epoch);
     }
@@ -230,7 +230,7 @@ void fz_flips_carry_on(fz_run *run) {
     return;
   cursor.text = text;
   if (cursor.length) {
-    run->flip_step = run->plan.active_from;
+    run->flip_step = run->flip_epoch = 0; /* a plan has boundaries only behind the point for which it was made */
     find_told(run, &cursor, &run->flip_step, &run->flip_epoch);
   }
   free(text);

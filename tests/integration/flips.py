@@ -1,4 +1,4 @@
-# flips.py - what a plan does by itself is in the history, each flip at its step, whether freezerd looked just then or not.
+# flips.py - what a plan does by itself is in the history, each flip at its step, whether freezerd looked then or not.
 import json
 
 import fz
@@ -6,7 +6,6 @@ from fz import check, equal
 
 FOREVER = 10**9
 PARAMS = [(f"layer.{i}", 10, 1) for i in range(4)] + [("head", 10, 1)]
-EVERY = 500 # steps of an epoch
 
 
 def rules(t, *windows):
@@ -51,7 +50,8 @@ def away(rank, first, last):
 
 @fz.test("a rule's window is over before freezerd looks: both its ends are told, and since when")
 def short(t):
-    control = t.daemon("--rules", rules(t, ("layer.1", step(3), step(5)), ("layer.2", step(4), step(FOREVER)))).connect()
+    file = rules(t, ("layer.1", step(3), step(5)), ("layer.2", step(4), step(FOREVER)))
+    control = t.daemon("--rules", file).connect()
     t.trainer(PARAMS, (0, FOREVER), step_us=100)
     control.wait_attached()
     wait_flips(control, [(1, 3, "froze", 1, 40), (1, 4, "froze", 1, 30), (1, 5, "unfroze", 1, 40)])
@@ -63,11 +63,11 @@ def short(t):
 
 @fz.test("freezerd stands still: afterwards it tells what steps and epochs did meanwhile, in their order")
 def stopped(t):
-    windows = (("layer.1", step(2000), step(2010)), # within epoch 4
-               ("layer.2", step(2200), epoch(5)), # at step 2500: nothing is left of it at the next step event
+    windows = (("layer.1", step(2000), step(2010)),  # within epoch 4
+               ("layer.2", step(2200), epoch(5)),  # at step 2500: nothing is left of it at the next step event
                ("layer.3", epoch(6), step(3100)),
                ("head", epoch(7), epoch(8)))
-    daemon, rank = attached(t, "--rules", rules(t, *windows), epoch_every=EVERY)
+    daemon, rank = attached(t, "--rules", rules(t, *windows), epoch_every=500)
     control = daemon.connect()
     daemon.stop()
     away(rank, 2000, 4001)
@@ -96,33 +96,46 @@ def replaced(t):
 
 @fz.test("freezerd is killed: the next one tells what flipped meanwhile, and since when, and nothing twice")
 def killed(t):
-    file = rules(t, ("layer.1", step(2000), step(2010)), ("layer.2", epoch(5), epoch(6)))
-    daemon, rank = attached(t, "--rules", file, epoch_every=EVERY)
-    daemon.kill()
-    away(rank, 2000, 2011)
-    daemon = t.daemon("--rules", file)
-    control = daemon.connect()
-    control.wait_attached()
-    told = [(1, 2000, "froze", 1, 40), (1, 2010, "unfroze", 1, 50)]
-    wait_flips(control, told)
-    equal({p["name"]: p["since_step"] for p in control.require("list")["params"]}["layer.1"], 2010, "since which step")
-    rank.wait_step(2501)
-    told.append((1, 2500, "froze", 1, 40))
-    wait_flips(control, told)
-    daemon.kill()
-    rank.wait_step(3001)
-    daemon = t.daemon("--rules", file)
-    control = daemon.connect()
-    fz.wait_until(lambda: len(flips(control, "run")) == 4, "the flip of an epoch is told")
-    last = flips(control, "run")[3]
-    check(last[1] >= 3000, "a flip of an epoch that nobody reported", last)
-    told.append((1, last[1], "unfroze", 1, 50))
+    file = rules(t, ("layer.1", epoch(1), step(2010)), ("layer.2", epoch(2), epoch(4)))
+    daemon, rank = attached(t, "--rules", file, epoch_every=2000)
+    told = [(1, 2000, "froze", 1, 40), (1, 2010, "unfroze", 1, 50), (1, 4000, "froze", 1, 40), (1, 8000, "unfroze", 1, 50)]
+    for begin, last, n in ((2000, 2011, 2), (4000, 4001, 3), (8000, 8001, 4)):
+        if n == 3:
+            daemon.stop()  # what the rank says to it is lost
+        else:
+            daemon.kill()
+        away(rank, begin, last)
+        if n == 3:
+            daemon.kill()
+        daemon = t.daemon("--rules", file)
+        control = daemon.connect()
+        control.wait_attached()
+        wait_flips(control, told[:n])
+        params = control.require("list")["params"]
+        equal({p["name"]: p["since_step"] for p in params}[f"layer.{1 + n // 3}"], told[n - 1][1], "since which step")
     for end in (fz.Daemon.kill, fz.Daemon.terminate):
         end(daemon)
         daemon = t.daemon("--rules", file)
         control = daemon.connect()
         control.wait_attached()
         wait_flips(control, told)
+
+
+@fz.test("what an override hid is no flip, not even for the freezerd that comes after it is gone")
+def hidden(t):
+    file = rules(t, ("layer.1", epoch(1), epoch(1000)))
+    daemon, rank = attached(t, "--rules", file, epoch_every=1000)
+    control = daemon.connect()
+    control.change("unfreeze", "layer.1")
+    rank.wait_step(1000)
+    control.change("auto", "layer.1")
+    daemon.kill()
+    control = t.daemon("--rules", file).connect()
+    control.wait_attached()
+    control.require("watch")
+    while control.read_line()["event"]["event"] != "epoch":
+        pass
+    equal(flips(control, "run"), [], "flips in the history")
 
 
 @fz.test("a rank goes back: what the plan of the new incarnation does at the same steps is told again")
