@@ -24,7 +24,7 @@
  *   attached     the first plan of an incarnation. Has `state`
  *   incarnation  a new segment. Has `state`
  *   state        what depends on where a plan begins was worked out again (the end of `for N`). Has `state`
- *   flip         a rule began or ended
+ *   flip         a rule began or ended: `step`, `epoch`
  *   refused      rules that came with a trainer, or the default ones, were not taken
  *   restarted    a new freezerd carries the incarnation on
  *

@@ -94,12 +94,32 @@ def replaced(t):
     equal(actions, ["attached", "flip", "flip", "freeze", "flip", "flip"], "the order of the history")
 
 
+@fz.test("changes all the time, of a rank with very short steps: no flip is lost between two plans")
+def between(t):
+    bounds = range(4000, 24000, 100)
+    windows = [("layer.1", step(begin), step(begin + 100)) for begin in bounds[::2]]
+    daemon = t.daemon("--rules", rules(t, *windows))
+    control = daemon.connect()
+    rank = t.trainer(PARAMS, (0, FOREVER), step_us=50, quiet=True)
+    control.wait_attached()
+    changed = [0]
+    while changed[-1] < bounds[-1]:
+        changed.append(control.change(("auto", "freeze")[len(changed) % 2], "head")["step"])
+    at = [flip[1] for flip in flips(control, "run")]
+    equal(len(set(at)), len(at), "flips that were told once")
+    check(not set(at) - set(bounds), "flips where there is none", sorted(set(at) - set(bounds)))
+    # One at the very step from which a change holds is told as part of that.
+    check(not set(bounds) - set(at) - set(changed), "flips that were lost", sorted(set(bounds) - set(at) - set(changed)))
+    check(len(at) > len(bounds) / 2, "hardly a flip", at)
+    equal((rank.terminate(), daemon.terminate()), (0, 0), "exit statuses")
+
+
 @fz.test("freezerd is killed: the next one tells what flipped meanwhile, and since when, and nothing twice")
 def killed(t):
-    file = rules(t, ("layer.1", epoch(1), step(2010)), ("layer.2", epoch(2), epoch(4)))
-    daemon, rank = attached(t, "--rules", file, epoch_every=2000)
-    told = [(1, 2000, "froze", 1, 40), (1, 2010, "unfroze", 1, 50), (1, 4000, "froze", 1, 40), (1, 8000, "unfroze", 1, 50)]
-    for begin, last, n in ((2000, 2011, 2), (4000, 4001, 3), (8000, 8001, 4)):
+    file = rules(t, ("layer.1", epoch(1), step(4010)), ("layer.2", epoch(2), epoch(4)))
+    daemon, rank = attached(t, "--rules", file, epoch_every=4000)
+    told = [(1, 4000, "froze", 1, 40), (1, 4010, "unfroze", 1, 50), (1, 8000, "froze", 1, 40), (1, 16000, "unfroze", 1, 50)]
+    for begin, last, n in ((4000, 4011, 2), (8000, 8001, 3), (16000, 16001, 4)):
         if n == 3:
             daemon.stop()  # what the rank says to it is lost
         else:
